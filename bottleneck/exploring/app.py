@@ -183,7 +183,8 @@ class _Site:
     def suggestions(self, request: Request) -> Answer:
         budget = _whole(request.query_params.get("budget", "50"), "budget", _MOST_BUDGET + 1)
         found = self._session.suggestions(budget)
-        return PlainJson({**self._session.tasks["suggestions"].to_json(), "suggestions": found})
+        text = None if self._session.has_unlabelled else "every image that is not excluded has a label"
+        return PlainJson({**self._session.tasks["suggestions"].to_json(), "suggestions": found, "text": text})
 
     async def search(self, request: Request) -> Answer:
         data = await read_body(request, MOST_PICTURE)

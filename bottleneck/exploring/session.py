@@ -212,6 +212,11 @@ class ExplorerSession:
         task.start_once()
         return left[:budget]
 
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether an image that is not excluded has no label."""
+        return bool((~self._is_labelled() & ~self.annotations.excluded).any())
+
     def refresh(self) -> None:
         """Make all columns anew; those that changed get a new revision."""
         with self._lock:

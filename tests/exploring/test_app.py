@@ -233,13 +233,14 @@ def test_findings_and_their_kinds_are_listed(client, session):
 
 
 def test_images_without_a_label_are_suggested(client, session):
-    assert client.get("/api/suggestions").json()["suggestions"] == []
+    none = client.get("/api/suggestions").json()
+    assert (none["suggestions"], none["text"]) == ([], "every image that is not excluded has a label")
     session.tasks["suggestions"].wait()
     edit(client, "label", [3, 4, 5, 50])
     client.get("/api/suggestions?budget=60")
     session.tasks["suggestions"].wait()
     found = client.get("/api/suggestions?budget=60").json()
-    assert found["state"] == "ready"
+    assert (found["state"], found["text"]) == ("ready", None)
     assert sorted(one["row"] for one in found["suggestions"]) == [3, 4, 5, 50]
     assert all(one["text"] for one in found["suggestions"])
     edit(client, "label", [4], "ant")
