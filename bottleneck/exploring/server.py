@@ -98,8 +98,8 @@ def open_session(
         subject,
         run=own,
         labels=place,
-        cache=expanded(cache),
-        runs=expanded(runs),
+        cache=expanded(cache).absolute(),  # work in the background may outlast the current folder
+        runs=expanded(runs).absolute(),
         tsne=tsne,
         run_child=run_child,
     )
