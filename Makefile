@@ -17,7 +17,7 @@ TESTS := -m pytest -n $(WORKERS) --dist worksteal
 # pytest and the processes that tests start reuse compiled modules, even if the environment forbids to write them.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune bench-audit page docs lint clean
+.PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune bench-audit page pictures docs lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
@@ -69,6 +69,10 @@ bench-audit: $(VENV)/.installed-dev
 # Build the explorer's page in bottleneck/exploring/static/ from its TypeScript; needs Node, which users do not.
 page:
 	cd bottleneck/exploring/page && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent build
+
+# Make the pictures of the README again, from pages that this version makes (half a minute); needs Chromium.
+pictures: $(VENV)/.installed-dev
+	$(BIN)/python docs/pictures.py
 
 # Build the manual in site/; a warning is an error.
 docs: $(VENV)/.installed-dev

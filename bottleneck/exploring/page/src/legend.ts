@@ -9,6 +9,8 @@ const MOST = 200; // categories that are listed
 
 export class Legend {
   theme: Theme = "light";
+  /** Called with all rows of a category. */
+  onSelect: (rows: number[]) => void = () => {};
   private readonly choice = byId<HTMLSelectElement>("colour-by");
   private readonly list = byId("legend");
 
@@ -79,7 +81,7 @@ export class Legend {
     const shown = store.shown();
     const rows: number[] = [];
     column.codes.forEach((one, row) => one === code && shown[row] && rows.push(row));
-    store.select(rows);
+    this.onSelect(rows);
   }
 
   private numbers(column: Numbers): HTMLElement {

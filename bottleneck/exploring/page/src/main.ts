@@ -55,6 +55,11 @@ map.onLasso = (rows, adding) => {
   tabs.show("selected");
 };
 
+legend.onSelect = (rows) => {
+  store.select(rows);
+  tabs.show("selected");
+};
+
 function selectVisible(): void {
   store.select(map.visible());
   tabs.show("selected");
