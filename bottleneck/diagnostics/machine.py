@@ -124,7 +124,7 @@ def _groups(root: Path) -> Iterator[Path]:
         controllers, _, path = rest.partition(":")
         mounted = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
         own = PurePosixPath(path.lstrip("/"))
-        if controllers and "cpu" not in controllers.split(",") or ".." in own.parts:
+        if (controllers and "cpu" not in controllers.split(",")) or ".." in own.parts:
             continue
         yield from (mounted / folder for folder in (own, *own.parents))
 
