@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bottleneck.cache.shard import expect_sound, opened
@@ -90,7 +91,7 @@ def _damage(paths: Sequence[Path]) -> Iterator[str]:
     for path in paths:
         try:
             with opened(path) as (file, status):
-                expect_sound(path, lambda offset, size, file=file: _read(file.fileno(), offset, size), status.st_size)
+                expect_sound(path, partial(_read, file.fileno()), status.st_size)
         except FileNotFoundError:
             continue  # compacted since it was listed
         except CacheError as error:

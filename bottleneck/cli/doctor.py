@@ -13,9 +13,9 @@ from bottleneck.utils.gc_paused import no_collection
 @click.option("--no-speed", is_flag=True, help="Do not measure the speed of the engines.")
 @click.option("--paths", is_flag=True, help="Show paths, and the names of the user and the machine.")
 def doctor(no_speed: bool, paths: bool, as_json: bool, cache: str, runs: str) -> None:
-    """Show versions, devices, the speed of each engine, the health of the cache and runs, writable folders and known
-    conflicts, as text to paste into a bug report.
+    """Show what works here and what is in the way, as text to paste into a bug report.
 
+    It looks at versions, devices, the speed of each engine, the cache and runs, writable folders and known conflicts.
     What must be fixed is marked WRONG, and the exit code is then 1. Nothing is written or downloaded. Checksums are
     not verified: `bottleneck cache verify` does that.
     """

@@ -64,7 +64,7 @@ class Conflicts:
     Parameters
     ----------
     environment : mapping of str to str
-        The environment variables.
+        The environment variables before packages are imported, because some packages set theirs.
     installed : Installed
     machine : Machine
     usable : callable
@@ -76,7 +76,7 @@ class Conflicts:
         Returns the encoding of file names.
     """
 
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     installed: Installed = field(default_factory=Installed)
     machine: Machine = field(default_factory=Machine)
     usable: Callable[[], int] = cores

@@ -11,7 +11,7 @@ from bottleneck.diagnostics.probe import Probe
 if TYPE_CHECKING:
     from bottleneck.engines.speed import EngineSpeed
 
-_SECONDS = 1.0  # of each measurement
+_SECONDS = 0.8  # of each measurement
 
 Measure = Callable[[float], "EngineSpeed"]
 

@@ -57,7 +57,7 @@ class Places:
         ]
 
     def _folder(self, name: str, where: Callable[[], Path], setting: str, needed: str = WRONG) -> Iterator[Symptom]:
-        place = where()
+        place = where().absolute()
         shown = f" at {place}" if self.paths else ""
         parent = existing(place)
         if not parent.is_dir():
@@ -77,8 +77,7 @@ class Places:
 
 
 def existing(place: Path) -> Path:
-    """Return a path, or the nearest one above it that exists."""
-    place = place.absolute()
+    """Return an absolute path, or the nearest one above it that exists."""
     return next((path for path in (place, *place.parents) if os.path.lexists(path)), place)
 
 
