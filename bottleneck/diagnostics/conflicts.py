@@ -97,7 +97,7 @@ class Conflicts:
             "settings": self._settings,
             "/dev/shm": self._shm,
         }
-        return [Probe(name, look, state=NOTE) for name, look in looks.items()]
+        return [Probe(name, look, "This could not be checked.", NOTE) for name, look in looks.items()]
 
     def _packages(self) -> Iterator[Symptom]:
         if self.installed.has("Bottleneck"):

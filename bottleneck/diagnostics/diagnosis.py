@@ -109,7 +109,7 @@ class Diagnosis:
         return one_line(self, f"{len(self.wrong)} wrong", f"{len(self.notes)} notes", f"{self.seconds:.1f} s")
 
     def __str__(self) -> str:
-        return "\n".join(line for group in self.groups for line in group.lines()) + self.verdict()
+        return "\n".join([*(line for group in self.groups for line in group.lines()), self.verdict()])
 
     def verdict(self) -> str:
         """Return the last line: whether it works, and how long the diagnosis took."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from bottleneck.diagnostics.diagnosis import Hide
 
 _PATH = "<path>"
-_PUBLIC = "/dev/shm"
+_PUBLIC, _MARK = re.compile(r"/dev/shm(?![\w/-])"), "\0"
 _REST = r"[^\s'\"`,;:()<>]*"
 _ABSOLUTE = re.compile(rf"(?<![\w/.:<>])(?:/(?=[^\s/])|[A-Za-z]:[\\/]|\\\\(?=\w)){_REST}")
 
@@ -62,13 +62,13 @@ class Privacy(Hide):
 
     def __call__(self, text: str) -> str:
         """Return the text without paths and names."""
-        text = text.replace(_PUBLIC, "\0")
+        text = _PUBLIC.sub(_MARK, text)
         for place in sorted(self.person.places, key=len, reverse=True):
             text = re.sub(rf"{re.escape(place)}(?![\w-]){_REST}", _PATH, text)
         text = _ABSOLUTE.sub(_PATH, text)
         for name in self.person.names:
             text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "<name>", text)
-        return text.replace("\0", _PUBLIC)
+        return text.replace(_MARK, "/dev/shm")
 
 
 def _spellings(places: Iterable[str]) -> Iterable[str]:

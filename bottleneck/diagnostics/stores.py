@@ -44,15 +44,20 @@ class Stored:
         if not root.exists():
             yield Symptom("cache", "there is none yet: `bottleneck extract` makes it")
             return
+        if not root.is_dir():
+            return  # `bottleneck.diagnostics.places` says so
         tree = Tree(root)
         leftovers = unfinished(tree, [root, *(root / name for name in ("datasets", "specs", "last"))])
-        yield _with_leftovers("cache", "it exists", leftovers)
+        empty = not any((root / room).is_dir() for room in ("features", "activations"))
+        if empty or leftovers:
+            yield _with_leftovers("cache", "without features" if empty else "with features", leftovers)
 
     def _room(self, kind: str) -> Iterator[Symptom]:
         from bottleneck.cache.feature_cache import FeatureCache
         from bottleneck.cache.health import look_at
 
-        stores, problems = FeatureCache(self.cache, room=kind).listed()
+        room = FeatureCache(self.cache, room=kind)
+        stores, problems = room.listed() if room.root.is_dir() else ([], [])
         for problem in problems:
             yield Symptom(kind, problem, WRONG, "Move this folder away, and extract its images again.")
         for store in stores[:_MOST_LISTED]:
@@ -76,6 +81,8 @@ class Stored:
         home = expanded(self.runs)
         if not home.exists():
             yield Symptom("runs", "there are none yet: `bottleneck fit` makes one")
+            return
+        if not home.is_dir():
             return
         tree, problems, count = Tree(home), [], 0
         for name in (name for name in tree.folders(home) if not name.startswith(TEMPORARY)):
