@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 from bottleneck.diagnostics.conflicts import Conflicts
@@ -14,6 +13,7 @@ from bottleneck.diagnostics.places import Places
 from bottleneck.diagnostics.privacy import Person, Privacy
 from bottleneck.diagnostics.probe import Probe
 from bottleneck.diagnostics.stores import Stored
+from bottleneck.utils.process_settings import ignored_warnings
 
 _NO_CONFLICT = Symptom("conflicts", "none of the known ones")
 
@@ -93,6 +93,5 @@ def all_probes(cache: str, runs: str, speed: bool, paths: bool) -> dict[str, lis
 
 
 def _group(title: str, probes: Iterable[Probe]) -> SymptomGroup:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of packages that are imported; what matters is a symptom
+    with ignored_warnings():  # of packages that are imported; what matters is a symptom
         return SymptomGroup(title, tuple(symptom for probe in probes for symptom in probe.symptoms()))
