@@ -8,6 +8,7 @@ from .backbones.catalogue import models as models
 from .backbones.describe import describe as describe
 from .cache.feature_cache import FeatureCache as FeatureCache
 from .comparison.compare import compare as compare
+from .diagnostics.diagnose import diagnose as diagnose
 from .extraction.extract import extract as extract
 from .finetuning.finetune import finetune as finetune
 from .finetuning.recipe import Recipe as Recipe

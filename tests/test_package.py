@@ -8,7 +8,7 @@ from tests.variants import each
 
 PUBLIC = {
     *("FeatureCache", "Recipe", "__version__", "compare", "describe", "errors", "evaluate", "extract", "finetune"),
-    *("fit", "load_run", "models", "predict", "scan", "audit", "report", "suggest"),
+    *("fit", "load_run", "models", "predict", "scan", "audit", "report", "suggest", "diagnose"),
 }
 
 

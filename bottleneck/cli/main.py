@@ -15,6 +15,7 @@ from bottleneck.cli.cache import cache
 from bottleneck.cli.common import InOrder, give_up, stopped
 from bottleneck.cli.compare import compare
 from bottleneck.cli.demo import demo
+from bottleneck.cli.doctor import doctor
 from bottleneck.cli.evaluate import evaluate
 from bottleneck.cli.explore import explore
 from bottleneck.cli.extract import extract
@@ -50,7 +51,7 @@ def cli() -> None:
 
 
 _WORK = (extract, fit, finetune, compare, predict, evaluate, report, audit, next_images, explore)
-_ABOUT = (models, inspect, cache, demo)
+_ABOUT = (models, inspect, cache, doctor, demo)
 for _command in (*_WORK, *_ABOUT):
     cli.add_command(_command)
 

@@ -17,6 +17,7 @@ from bottleneck.cli.head_options import HEADS
 from bottleneck.cli.main import cli
 from bottleneck.comparison.compare import HEADS as COMPARED
 from bottleneck.comparison.compare import compare
+from bottleneck.diagnostics.diagnose import diagnose
 from bottleneck.engines.options import EngineOptions
 from bottleneck.exploring.server import open_session
 from bottleneck.extraction.extract import extract
@@ -53,6 +54,7 @@ CALLED = {
     "explore": ([open_session], []),
     "models": ([models], []),
     "inspect": ([], ["x"]),
+    "doctor": ([diagnose], []),
     "demo": ([], []),
     "cache info": ([FeatureCache], []),
     "cache verify": ([FeatureCache], []),

@@ -51,6 +51,7 @@ COMMANDS = {
     "cache compact": "cache compact",
     "cache export": "cache export --out features.npz",
     "cache gc": "cache gc --days 0",
+    "doctor": "doctor --no-speed",
     "models": "models resnet18",
     "inspect": "inspect mobilenet_v3_small",
     "cache rm": "cache rm features/mobilenet_v3_small",
