@@ -140,7 +140,7 @@ class Conflicts:
             value = self.environment.get(name, "").partition(",")[0].strip()
             if not value.isdecimal() or int(value) == usable:
                 continue
-            effect = "heads are fitted on fewer cores" if int(value) < usable else "threads wait for each other"
+            effect = "heads are fitted on fewer cores" if int(value) < usable else "threads slow each other"
             yield Symptom(name, f"{value}, with {usable} usable cores: {effect}", NOTE, f"Unset {name}.")
         for name in _PINNING:
             value = self.environment.get(name, "").strip().lower()

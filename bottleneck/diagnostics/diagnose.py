@@ -15,8 +15,6 @@ from bottleneck.diagnostics.probe import Probe
 from bottleneck.diagnostics.stores import Stored
 from bottleneck.utils.process_settings import ignored_warnings
 
-_NO_CONFLICT = Symptom("conflicts", "none of the known ones")
-
 Progress = Callable[[SymptomGroup], object]
 Probes = Mapping[str, Iterable[Probe]]
 
@@ -83,6 +81,7 @@ def all_probes(cache: str, runs: str, speed: bool, paths: bool) -> dict[str, lis
     engines = Engines(has_openvino=installed.has("openvino")).probes() if speed else []
     found = {
         "Versions": installed.probes(),
+        "Imports": installed.imports(),
         "Devices": Devices().probes(),
         "Engines": engines,
         "Cache and runs": Stored(cache, runs).probes(),
@@ -94,4 +93,5 @@ def all_probes(cache: str, runs: str, speed: bool, paths: bool) -> dict[str, lis
 
 def _group(title: str, probes: Iterable[Probe]) -> SymptomGroup:
     with ignored_warnings():  # of packages that are imported; what matters is a symptom
-        return SymptomGroup(title, tuple(symptom for probe in probes for symptom in probe.symptoms()))
+        found = tuple(symptom for probe in probes for symptom in probe.symptoms())
+    return SymptomGroup(title, found or (Symptom(title.lower(), "no problem found"),))

@@ -3,6 +3,7 @@
 import platform
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from bottleneck.diagnostics.diagnosis import NOTE, OK, WRONG, Symptom
 from bottleneck.diagnostics.probe import Probe, reason
 
 PROJECT = "bottleneck-vision"
+_SLOW = 20.0  # seconds; torch takes two from a local disk, when it is read for the first time ten
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Package:
     least : str
         The oldest version that works.
     module : str
-        The module to import, to see whether it works; empty for packages whose version is enough.
+        The module to import, to see whether it works; empty if that is not worth the time.
     extra : str
         The optional part of bottleneck that needs it; empty if it is required.
     purpose : str
@@ -95,9 +97,13 @@ class Installed:
     load: Callable[[str], object] = import_module
 
     def probes(self) -> list[Probe]:
-        """Return what looks at Python, at bottleneck and at each package."""
+        """Return what looks at the versions of Python, bottleneck and each package; nothing is imported."""
         python = [Probe("python", _python), Probe(PROJECT, self._own)]
         return python + [Probe(one.name, partial(self._package, one)) for one in (*REQUIRED, *OPTIONAL)]
+
+    def imports(self) -> list[Probe]:
+        """Return what imports the main packages. A native library that ends the process is thus named last."""
+        return [Probe(one.name, partial(self._import, one)) for one in REQUIRED if one.module and self.has(one.name)]
 
     def has(self, name: str) -> bool:
         """Whether a distribution is installed."""
@@ -123,14 +129,18 @@ class Installed:
                 package.name, f"{version}, older than {package.least}", state, f"Run: pip install -U {package.name}"
             )
             return
+        yield Symptom(package.name, version)
+
+    def _import(self, package: Package) -> Iterator[Symptom]:
+        start = time.perf_counter()
         try:
-            if package.module:
-                self.load(package.module)
+            self.load(package.module)
         except (Exception, SystemExit) as error:
             remedy = f"Run: pip install --force-reinstall --no-cache-dir {package.name}"
-            yield Symptom(package.name, f"{version} cannot be imported: {reason(error)}", WRONG, remedy)
+            yield Symptom(package.name, f"cannot be imported: {reason(error)}", WRONG, remedy)
             return
-        yield Symptom(package.name, version)
+        if (seconds := time.perf_counter() - start) >= _SLOW:
+            yield Symptom(package.name, f"takes {seconds:.0f} s", NOTE, "Put the environment on a local disk.")
 
 
 def _missing(package: Package) -> Symptom:

@@ -19,6 +19,7 @@ def test_each_section_is_reported_as_soon_as_it_is_complete():
     assert [group.title for group in seen] == ["One", "Two"]
     assert found.groups == tuple(seen)
     assert [symptom.name for symptom in found.wrong] == ["h5py"]
+    assert found.groups[1].lines()[-2] == "- two: no problem found"
 
 
 def test_paths_are_hidden_unless_requested(tmp_path):

@@ -16,7 +16,9 @@ def look(version="9999", load=lambda module: None):
             raise PackageNotFoundError(name)
         return found
 
-    return {found.name: found for probe in Installed(versions, load).probes() for found in probe.symptoms()}
+    installed = Installed(versions, load)
+    probes = [*installed.probes(), *installed.imports()]
+    return {found.name: found for probe in probes for found in probe.symptoms()}
 
 
 def test_the_tables_are_those_of_pyproject():
@@ -59,6 +61,17 @@ def test_a_package_that_cannot_be_imported_is_one_line(error):
     assert str(error) in found["h5py"].value
     assert "pip install --force-reinstall" in found["h5py"].remedy
     assert found["torch"].state == OK
+
+
+def test_versions_are_found_before_anything_is_imported():
+    loaded = []
+    installed = Installed(lambda name: "9999", loaded.append)
+    versions = [found.name for probe in installed.probes() for found in probe.symptoms()]
+
+    assert "torch" in versions
+    assert loaded == []
+    assert [found for probe in installed.imports() for found in probe.symptoms()] == []
+    assert {"torch", "h5py", "PIL.Image"} <= set(loaded)
 
 
 @each("version, expected", [("2.6.1+cu124", (2, 6, 1)), ("13", (13,)), ("3.0", (3,)), ("2.0rc1", (2,)), ("x", ())])
