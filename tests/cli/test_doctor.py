@@ -9,7 +9,7 @@ def test_the_report_has_every_section_and_no_path(tmp_path):
     out, _ = run("doctor", "--no-speed")
 
     titles = [line.removeprefix("### ") for line in out.splitlines() if line.startswith("###")]
-    assert titles == ["Versions", "Devices", "Cache and runs", "Writable folders", "Known conflicts"]
+    assert titles == ["Versions", "Imports", "Devices", "Cache and runs", "Writable folders", "Known conflicts"]
     assert "bottleneck works here" in out.splitlines()[-1]
     assert str(tmp_path) not in out
     assert os.path.expanduser("~") + "/" not in out
