@@ -11,6 +11,11 @@ from bottleneck.diagnostics.probe import Probe
 if TYPE_CHECKING:
     from bottleneck.engines.speed import EngineSpeed
 
+_REPAIR_TORCH = "Repair what cannot be imported first; else try another --device."
+_REPAIR_OPENVINO = (
+    "Repair what cannot be imported first; else run: pip install --force-reinstall --no-cache-dir openvino. "
+    "`--engine torch` does without it."
+)
 _SECONDS = 0.8  # of each measurement
 
 Measure = Callable[[float], "EngineSpeed"]
@@ -48,11 +53,10 @@ class Engines:
 
     def probes(self) -> list[Probe]:
         """Return what measures each engine."""
-        repair = "Run: pip install --force-reinstall --no-cache-dir {0}; `--engine {1}` works meanwhile."
-        found = [Probe("torch engine", partial(self._speed, "torch engine", self.torch), "Repair torch first.")]
+        found = [Probe("torch engine", partial(self._speed, "torch engine", self.torch), _REPAIR_TORCH)]
         if self.has_openvino:
             look = partial(self._speed, "openvino engine", self.openvino)
-            found.append(Probe("openvino engine", look, repair.format("openvino", "torch")))
+            found.append(Probe("openvino engine", look, _REPAIR_OPENVINO))
         return found
 
     def _speed(self, name: str, measure: Measure) -> Iterator[Symptom]:

@@ -37,10 +37,12 @@ class Person:
     @classmethod
     def here(cls, *folders: str) -> "Person":
         """Return the places and names of this process, and the given folders."""
-        places = [*folders, os.path.expanduser("~"), os.getcwd(), sys.prefix, sys.base_prefix, tempfile.gettempdir()]
+        places = [*folders, os.path.expanduser("~"), os.curdir, sys.prefix, sys.base_prefix]
         names = [platform.node(), platform.node().partition(".")[0]]
         with suppress(Exception):  # a user without a name, as in some containers; the error depends on the version
             names.append(getpass.getuser())
+        with suppress(OSError):  # there is no folder for temporary files
+            places.append(tempfile.gettempdir())
         return cls(tuple(_spellings(places)), tuple(name for name in names if len(name) > 1))
 
 
@@ -74,6 +76,7 @@ class Privacy(Hide):
 def _spellings(places: Iterable[str]) -> Iterable[str]:
     """Yield each path as it is, and without links; none that is as short as ``/`` or a plain name such as ``cache``."""
     for place in places:
-        for one in {place, os.path.abspath(place), os.path.realpath(place)}:
-            if len(Path(one).parts) > 1:
-                yield one
+        found = {place}
+        with suppress(OSError):  # the current folder was deleted
+            found |= {os.path.abspath(place), os.path.realpath(place)}
+        yield from (one for one in found if len(Path(one).parts) > 1)

@@ -16,6 +16,7 @@ from bottleneck.utils.tree import Tree
 
 _MOST_CHECKED = 64  # shards of a store; each takes about a millisecond
 _MOST_LISTED = 20  # stores of a kind
+_REPAIR = "Repair what cannot be imported first; else check the permissions of this folder."
 _VERIFY = "Run `bottleneck cache verify`, then the same `bottleneck extract` again."
 
 
@@ -34,8 +35,13 @@ class Stored:
 
     def probes(self) -> list[Probe]:
         """Return what looks at the cache and at the runs."""
-        cache = [Probe(kind, partial(self._room, kind)) for kind in ("features", "activations")]
-        return [Probe("cache", self._root), *cache, Probe("runs", self._runs)]
+        looks = {
+            "cache": self._root,
+            "features": partial(self._room, "features"),
+            "activations": partial(self._room, "activations"),
+            "runs": self._runs,
+        }
+        return [Probe(name, look, _REPAIR) for name, look in looks.items()]
 
     def _root(self) -> Iterator[Symptom]:
         from bottleneck.cache.health import unfinished

@@ -38,6 +38,14 @@ def test_what_is_public_stays(text):
     assert HIDE(text) == text
 
 
+def test_a_current_folder_that_was_deleted_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    assert "x/cache" in Person.here("x/cache").places
+
+
 def test_the_places_of_this_process_are_known_by_each_of_their_spellings(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
