@@ -1,7 +1,7 @@
 """The health of the cache and the runs: a quick look, without verifying checksums."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ class Stored:
 
     def probes(self) -> list[Probe]:
         """Return what looks at the cache and at the runs."""
-        looks = {
+        looks: dict[str, Callable[[], Iterator[Symptom]]] = {
             "cache": self._root,
             "features": partial(self._room, "features"),
             "activations": partial(self._room, "activations"),
