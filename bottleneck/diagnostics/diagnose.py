@@ -38,7 +38,7 @@ def diagnose(
     cache, runs : path
         Folders of the feature cache and of the runs.
     speed : bool
-        Whether to measure each engine on a small seeded network of 0.32 GFLOP per image, for most of a second.
+        Whether to measure each engine on a small seeded network of 0.32 GFLOP per image, for half a second.
     paths : bool
         Whether to show paths, and the names of the user and the machine. By default the diagnosis can be published.
     progress : callable, optional

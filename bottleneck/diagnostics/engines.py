@@ -16,7 +16,7 @@ _REPAIR_OPENVINO = (
     "Repair what cannot be imported first; else run: pip install --force-reinstall --no-cache-dir openvino. "
     "`--engine torch` does without it."
 )
-_SECONDS = 0.8  # of each measurement
+_SECONDS = 0.5  # of each measurement
 
 Measure = Callable[[float], "EngineSpeed"]
 

@@ -31,6 +31,10 @@ def _gpus() -> list[str]:
     return [f"torch for {build.platform}", *build.gpus]
 
 
+def _load() -> float:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 def _total_memory() -> int:
     import psutil
 
@@ -50,6 +54,8 @@ class Devices:
         Return the bytes of memory of the machine, and those that this process can still allocate.
     gpus : callable
         Returns the build of torch and the GPUs that it can use.
+    load : callable
+        Returns how many processes of the machine want to compute, on average over the last minute.
     """
 
     machine: Machine = field(default_factory=Machine)
@@ -57,12 +63,14 @@ class Devices:
     total: Callable[[], int] = _total_memory
     free: Callable[[], int] = free_memory
     gpus: Callable[[], list[str]] = _gpus
+    load: Callable[[], float] = _load
 
     def probes(self) -> list[Probe]:
         """Return what looks at each device."""
         return [
             Probe("cpu", self._cpu),
             Probe("cores", self._cores),
+            Probe("load", self._load, state=NOTE),
             Probe("memory", self._memory),
             Probe("gpu", self._gpu, "Repair torch first."),
         ]
@@ -81,6 +89,12 @@ class Devices:
             return
         remedy = f"Give the container whole cores (such as docker's --cpuset-cpus): {usable} threads share {quota:g}."
         yield Symptom("cores", f"{found}, but a control group allows the time of {quota:g}", NOTE, remedy)
+
+    def _load(self) -> Iterator[Symptom]:
+        load = self.load()
+        if load > self.usable():
+            text = f"{load:.1f} processes want to compute at once: speeds are lower than they could be"
+            yield Symptom("load", text, NOTE, "Wait until other programs have ended.")
 
     def _memory(self) -> Iterator[Symptom]:
         free = self.free()

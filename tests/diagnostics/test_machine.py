@@ -16,6 +16,7 @@ def put(root, files):
 
 def look(root, **options):
     known = {"usable": lambda: 8, "total": lambda: 16 * 10**9, "free": lambda: 8 * 10**9, "gpus": lambda: ["torch x"]}
+    known["load"] = lambda: 1.0
     devices = Devices(machine=Machine(root=root, environment={}), **known | options)
     return {found.name: found for probe in devices.probes() for found in probe.symptoms()}
 
@@ -72,6 +73,11 @@ def test_the_cpu_and_its_instructions(tmp_path):
 def test_little_memory_is_noted(tmp_path):
     assert look(tmp_path, free=lambda: 10**9)["memory"].state == NOTE
     assert look(tmp_path)["memory"].value == "8 GB can be allocated (all limits counted), 16 GB in the machine"
+
+
+def test_a_busy_machine_is_noted(tmp_path):
+    assert look(tmp_path, load=lambda: 9.5)["load"].state == NOTE
+    assert "load" not in look(tmp_path)
 
 
 def test_a_broken_torch_is_a_line(tmp_path):
