@@ -1,6 +1,6 @@
 """Checkpoints: a safetensors file of tensors, and a JSON state file that names it and is written last.
 
-A running fine-tuning is locked (`bottleneck.finetuning.lock`), but locks on a network file system may not work between
+A running fine-tuning is locked (`bottleneck.runs.lock`), but locks on a network file system may not work between
 machines. So each tensors file has a unique name, and a writer deletes only files that no state names: its own, the one
 of the state that it replaced, and those that a killed writer left behind.
 """

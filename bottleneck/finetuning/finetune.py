@@ -17,7 +17,6 @@ from bottleneck.finetuning.distributed import Processes, joined
 from bottleneck.finetuning.folds import compare_by_folds, prepare_folds
 from bottleneck.finetuning.handback import fold_head, refit_or_keep
 from bottleneck.finetuning.history import History, Tensors
-from bottleneck.finetuning.lock import locked, remove_lock
 from bottleneck.finetuning.optim import build_optimizer
 from bottleneck.finetuning.outline import Outline, Watch
 from bottleneck.finetuning.recipe import Recipe
@@ -28,6 +27,7 @@ from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
 from bottleneck.runs.card import run_name
 from bottleneck.runs.folder import CHECKPOINT, delete_run
+from bottleneck.runs.lock import locked, remove_lock
 from bottleneck.runs.run import Run, load_run
 from bottleneck.runs.save import new_folder
 from bottleneck.utils.arguments import Arguments, abbreviated

@@ -15,11 +15,11 @@ import pytest
 from bottleneck.backbones.tuned import read_tuned
 from bottleneck.errors import BottleneckWarning, RunError
 from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config, unfinished
-from bottleneck.finetuning.lock import locked
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.heads.linear import LinearHead
 from bottleneck.runs.folder import CHECKPOINT, delete_checkpoint, delete_run
 from bottleneck.runs.images import IMAGES, RunImages, load_run_images
+from bottleneck.runs.lock import locked
 from bottleneck.runs.run import SETTINGS, Run, list_runs, load_run
 from bottleneck.runs.save import new_folder, save_run
 from bottleneck.utils.folder import Folder

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from bottleneck.errors import BottleneckWarning, RunError
-from bottleneck.finetuning import lock as module
-from bottleneck.finetuning.lock import LOCK, locked, remove_lock
+from bottleneck.runs import lock as module
+from bottleneck.runs.lock import LOCK, locked, remove_lock
 from tests.variants import each
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bottleneck.finetuning.lock import locked
+from bottleneck.runs.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
