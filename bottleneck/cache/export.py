@@ -2,8 +2,8 @@
 
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,8 +22,17 @@ LAYOUTS = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".parquet": "parquet"}
 _CHUNK_BYTES = 1 << 20
 _GROUP_ROWS = 16_384  # rows of a row group of a Parquet file
 
+ExtraColumns = Callable[[slice], Mapping[str, Any]]  # arrays of Arrow by name, for some rows
 
-def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: str | None = None) -> None:
+
+def export(
+    store: Store,
+    dataset: Dataset,
+    out: str | os.PathLike[str],
+    layout: str | None = None,
+    *,
+    extra: ExtraColumns | None = None,
+) -> None:
     r"""Write the features of a dataset, one row per path, in the order of the paths.
 
     The columns or arrays are ``digest`` (64 hexadecimal digits), ``path`` (for a CSV, as written in it), ``label``
@@ -38,6 +47,9 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
         The file, see `bottleneck.utils.output_file.write_output`. It must not be the table that lists the images.
     layout : str, optional
         ``npz``, ``h5`` or ``parquet``; by default the result of `layout_of`.
+    extra : callable, optional
+        Returns more columns of a Parquet file for a slice of the rows, as arrays of Arrow by name. It is called once
+        for each row group, in their order.
 
     Raises
     ------
@@ -67,9 +79,21 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
         "split": list(dataset.splits),
     }
     features = store.read(dataset.digests, as_stored=True)
-    write = _WRITERS[layout]
     with _cache_errors():
-        write_output(out, lambda file: write(file, texts, features))
+        write_output(out, lambda file: _write(file, layout, texts, features, extra))
+
+
+def _write(
+    file: BinaryIO,
+    layout: str,
+    texts: dict[str, list[str]],
+    features: NDArray[Any],
+    extra: ExtraColumns | None,
+) -> None:
+    if extra is not None:
+        _write_parquet(file, texts, features, extra)
+    else:
+        _WRITERS[layout](file, texts, features)
 
 
 @contextmanager
@@ -157,21 +181,43 @@ class _ErrorKeepingWriter:
         return getattr(self._file, name)
 
 
-def _write_parquet(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
+def expect_pyarrow() -> None:
+    """Do nothing if pyarrow, which writes Parquet, is installed.
+
+    Raises
+    ------
+    CacheError
+        If it is not.
+    """
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise CacheError(
             "expected pyarrow, which writes Parquet, and it is not installed: pip install 'bottleneck-vision[parquet]'"
         ) from error
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1])
-    columns = {name: pa.array(_nulls(values) if name == "label" else values) for name, values in texts.items()}
-    pq.write_table(pa.table({**columns, "features": vectors}), file, row_group_size=_GROUP_ROWS)
 
 
-def _nulls(labels: Sequence[str]) -> list[str | None]:
-    return [label or None for label in labels]
+def _write_parquet(
+    file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any], extra: ExtraColumns = lambda part: {}
+) -> None:
+    expect_pyarrow()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for start in range(0, len(features), _GROUP_ROWS):
+            part = slice(start, start + _GROUP_ROWS)
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(features[part].reshape(-1)), features.shape[1])
+            columns = {name: pa.array(_nulls(values[part], name), pa.string()) for name, values in texts.items()}
+            table = pa.table({**columns, "features": vectors, **extra(part)})
+            writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema))
+            writer.write_table(table)
+
+
+def _nulls(values: Sequence[str], name: str) -> Sequence[str | None]:
+    """Return the values of a column; a missing label is null."""
+    return [value or None for value in values] if name == "label" else values
 
 
 _WRITERS = {"npz": _write_npz, "h5": _write_h5, "parquet": _write_parquet}

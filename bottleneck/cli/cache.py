@@ -6,9 +6,20 @@ import click
 
 from bottleneck.cli.common import InOrder, at_home, check_out, command, give_up, is_file, layout_of, progress_bar
 from bottleneck.cli.defaults import images_line
+from bottleneck.cli.memory_option import memory_option
 from bottleneck.cli.numbers import RealNumber, WholeNumber
 from bottleneck.cli.output import put_json, say, show
 from bottleneck.utils.text import counted
+
+_PARTS = ("map", "neighbours", "pictures")
+
+
+def _parts(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Read ``--with map --with pictures`` and ``--with map,pictures`` alike."""
+    given = [part.strip() for text in texts for part in text.split(",")]
+    if unknown := [part for part in given if part not in _PARTS]:
+        raise click.BadParameter(f"expected {', '.join(_PARTS)}, got {unknown[0]!r}", ctx, parameter)
+    return tuple(dict.fromkeys(given))
 
 
 @click.group("cache", cls=InOrder, short_help="Manage the cache: info, verify, merge, compact, export, rm, gc.")
@@ -130,12 +141,26 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
 )
 @click.option("--model", help="Write the features of this model.  [default: the last extracted from IMAGES]")
 @click.option("--no-labels", is_flag=True, help="Use every image in IMAGES, without labels.")
+@click.option(
+    "--with",
+    "parts",
+    multiple=True,
+    callback=_parts,
+    metavar="PART[,PART...]",
+    help="Add columns for maps of images to a Parquet file. map: x and y, the first two principal components; "
+    "neighbours: the 15 most similar images; pictures: JPEGs of at most 96 pixels.",
+)
+@memory_option(
+    "Memory for the features that --with computes from, such as 2G or 500M.  [default: half of the free memory]"
+)
 def export(
     images: str | None,
     layout: str | None,
     out: str,
     model: str | None,
     no_labels: bool,
+    parts: tuple[str, ...],
+    memory: int | None,
     as_json: bool,
     cache: str,
     runs: str,
@@ -145,24 +170,28 @@ def export(
     IMAGES defaults to the images last extracted in this folder.
     """
     from bottleneck.cache.export import LAYOUTS
-    from bottleneck.cache.export import export as write
     from bottleneck.cli.show import failures_list
     from bottleneck.fitting.inputs import select
+    from bottleneck.reporting.atlas_table import export_atlas
 
     layout = layout_of(out, layout, LAYOUTS)
     if not is_file(out):
         raise click.UsageError(f"expected --out FILE, got {out!r}: features cannot be written to stdout")
+    if parts and layout != "parquet":
+        raise click.UsageError(f"expected --out FILE.parquet for --with {','.join(parts)}, got {out!r}")
     check_out(out, [images] if images else [])
     images_line(images, cache, model)
     with progress_bar(hidden=as_json) as progress:
         labels = False if no_labels else None
         chosen = select(images, model=model, cache=cache, runs=runs, labels=labels, progress=progress)
-    write(chosen.store, chosen.usable, out, layout)
-    failures_list(chosen.failures)
-    show(f"{counted(len(chosen.usable), 'row')} written to {out} ({layout}), {len(chosen.failures)} failed")
+        hidden = export_atlas(chosen.store, chosen.usable, out, layout, parts=parts, memory=memory, progress=progress)
+    failures_list(chosen.failures + hidden)
+    more, lacking = f" with {', '.join(parts)}" * bool(parts), f", {len(hidden)} without a picture" * bool(hidden)
+    rows = f"{counted(len(chosen.usable), 'row')} written to {out} ({layout}){more}"
+    show(f"{rows}, {len(chosen.failures)} failed{lacking}")
     if as_json:
-        counts = {"rows": len(chosen.usable), "failed": len(chosen.failures)}
-        put_json({"out": out, "format": layout, "spec": chosen.store.name, **counts})
+        counts = {"rows": len(chosen.usable), "failed": len(chosen.failures), "without_picture": len(hidden)}
+        put_json({"out": out, "format": layout, "with": list(parts), "spec": chosen.store.name, **counts})
 
 
 @command("rm", short_help="Delete all features, or activations, of a spec.")

@@ -247,6 +247,24 @@ def test_export_needs_features_a_file_and_a_format(folder, images):
         )
 
 
+def test_export_with_parts_writes_maps_neighbours_and_pictures(images):
+    pq = pytest.importorskip("pyarrow.parquet")
+    words = ["--with", "map,neighbours", "--with", "pictures", "--json"]
+    stdout, stderr = run("cache", "export", images, "--out", "x.parquet", *words)
+    answer = json.loads(stdout)
+    assert (answer["rows"], answer["failed"], answer["without_picture"]) == (10, 0, 0)
+    assert answer["with"] == ["map", "neighbours", "pictures"]
+    assert "10 rows written to x.parquet (parquet) with map, neighbours, pictures, 0 failed" in stderr
+    table = pq.read_table("x.parquet")
+    assert table.column_names[-4:] == ["x", "y", "neighbours", "image"]
+    assert [len(row["ids"]) for row in table["neighbours"].to_pylist()] == [9] * 10
+
+
+def test_export_with_parts_needs_parquet(images):
+    assert "expected --out FILE.parquet" in run("cache", "export", "--out", "x.npz", "--with", "map", code=2)[1]
+    assert "got 'maps'" in run("cache", "export", "--out", "x.parquet", "--with", "maps", code=2)[1]
+
+
 def test_rm_deletes_a_spec(images):
     stdout, stderr = run("cache", "rm", "efficientnet_lite0", "--json")
     assert json.loads(stdout)["deleted"]["images"] == 10
