@@ -44,7 +44,7 @@ FOUND = {
     "docs/guides/notebook.md": ("photos/ --cache ../cache --runs ../runs",),
 }
 CLASSES = {"ants": (150, 60, 40), "bees": (200, 170, 60)}
-OF_OTHERS = {"--nproc-per-node"}  # options of other commands: torchrun
+OF_OTHERS = {"--nproc-per-node", "--x", "--y", "--neighbors", "--image"}  # of torchrun and embedding-atlas
 
 
 class Block(NamedTuple):

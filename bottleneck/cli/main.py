@@ -26,6 +26,7 @@ from bottleneck.cli.next import next_images
 from bottleneck.cli.output import is_data_on_stdout, let_streams_take_anything, put_away, say, show_traceback
 from bottleneck.cli.predict import predict
 from bottleneck.cli.report import report
+from bottleneck.cli.runs import runs_group
 from bottleneck.engines.memory import tune_process
 
 _HELP = """Turn folders of images into tested classifiers, without a training cluster.
@@ -51,7 +52,7 @@ def cli() -> None:
 
 
 _WORK = (extract, fit, finetune, compare, predict, evaluate, report, audit, next_images, explore)
-_ABOUT = (models, inspect, cache, doctor, demo)
+_ABOUT = (models, inspect, cache, runs_group, doctor, demo)
 for _command in (*_WORK, *_ABOUT):
     cli.add_command(_command)
 

@@ -10,7 +10,6 @@ from bottleneck.auditing.subject import HEADS as AUDITED
 from bottleneck.auditing.suggest import STRATEGIES, suggest
 from bottleneck.backbones.catalogue import models
 from bottleneck.backbones.request import DEFAULT_MODEL, Request
-from bottleneck.cache.export import export
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.maintain import gc
 from bottleneck.cli.head_options import HEADS
@@ -36,6 +35,8 @@ from bottleneck.images.view import AUGMENTATIONS
 from bottleneck.prediction.evaluate import evaluate
 from bottleneck.prediction.predict import predict
 from bottleneck.reporting.report import report
+from bottleneck.reporting.atlas_table import export_atlas
+from bottleneck.runs.removal import remove_runs
 from tests.variants import each
 
 ROOT = Path(__file__).parents[2]
@@ -60,9 +61,13 @@ CALLED = {
     "cache verify": ([FeatureCache], []),
     "cache merge": ([FeatureCache, Recomputation], ["x"]),
     "cache compact": ([FeatureCache], []),
-    "cache export": ([export, select], ["--out", "x.npz"]),
+    "cache export": ([export_atlas, select], ["--out", "x.npz"]),
     "cache rm": ([FeatureCache], ["x"]),
     "cache gc": ([gc], []),
+    "runs list": ([], []),
+    "runs show": ([], []),
+    "runs compare": ([], ["x"]),
+    "runs rm": ([remove_runs], ["x"]),
 }
 # Options that decide what a command prints, writes or refuses; no function takes them.
 OF_THE_COMMAND = {"as_json", "debug", "layout", "out", "max_failures", "strict", "no_labels", "report"}

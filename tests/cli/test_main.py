@@ -51,7 +51,7 @@ def all_commands(group: click.Group = cli, name: str = "") -> Iterator[tuple[str
 def test_commands_are_listed_in_the_order_of_the_work():
     work, about = (
         ["extract", "fit", "finetune", "compare", "predict", "evaluate", "report", "audit", "next", "explore"],
-        ["models", "inspect", "cache", "doctor", "demo"],
+        ["models", "inspect", "cache", "runs", "doctor", "demo"],
     )
     assert list(cli.list_commands(None)) == [*work, *about]
 

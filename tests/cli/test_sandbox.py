@@ -29,6 +29,8 @@ OPENVINO = {
     "extract, by the converted network": f"extract photos/val/b {BY_OPENVINO}",
 }
 
+FITTED, TUNED = (f"photos-mobilenet_v3_small-{kind}" for kind in ("logistic", "finetuned"))
+
 # In the order in which they are run, in one folder and one process; the first one imports OpenVINO. A command without a
 # line here fails `test_every_command_is_here`.
 COMMANDS = {
@@ -52,16 +54,23 @@ COMMANDS = {
     "cache export": "cache export --out features.npz",
     "cache gc": "cache gc --days 0",
     "doctor": "doctor --no-speed",
+    "runs list": "runs",
+    "runs show": "runs show",
+    "runs compare": f"runs compare {FITTED} {TUNED}",
+    "runs rm": f"runs rm {TUNED}",
     "models": "models resnet18",
     "inspect": "inspect mobilenet_v3_small",
     "cache rm": "cache rm features/mobilenet_v3_small",
     "extract, of the demo": "extract demo/digits --engine torch --precision fp32",
     "demo": "demo",
 }
-# All that is public is imported first. The demo writes a few digits, whose features are there.
+# All that is public is imported first. Runs are named without their time. The demo writes a few digits, whose features
+# are there.
 BEFORE = """
 import bottleneck, functools, pathlib
 [getattr(bottleneck, name) for name in bottleneck.__all__]
+import bottleneck.runs.save as save
+save.dated = lambda name: name
 import bottleneck.demo.tour as tour
 tour.write_digits = functools.partial(tour.write_digits, labels="012", count=12)
 tour.write_digits(pathlib.Path("demo/digits"))
