@@ -34,8 +34,8 @@ from bottleneck.images.splits import Shares
 from bottleneck.images.view import AUGMENTATIONS
 from bottleneck.prediction.evaluate import evaluate
 from bottleneck.prediction.predict import predict
-from bottleneck.reporting.report import report
 from bottleneck.reporting.atlas_table import export_atlas
+from bottleneck.reporting.report import report
 from bottleneck.runs.removal import remove_runs
 from tests.variants import each
 
