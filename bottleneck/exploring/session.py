@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bottleneck.auditing.selection import Selected
 from bottleneck.auditing.subject import Subject
+from bottleneck.engines.memory import return_freed_memory
 from bottleneck.exploring import audit_task
 from bottleneck.exploring.atlas import Atlas
 from bottleneck.exploring.audit_task import Findings
@@ -36,6 +37,7 @@ _IN_FULL = 6 << 20  # numbers of a table of features that a head is trained on; 
 _IN_THREAD = 4 << 20  # of those that are used in this process, so that it stays small
 _FEWEST, _MOST, _USUAL = 2, 50, 10  # clusters
 _PATIENCE = 1.0  # seconds that the end waits for work in the background
+_MANY = 10_000  # rows of an edit after which memory is returned to the system
 _LEAST_BUDGET = 50  # images that are suggested at once
 
 SPLITS = ("train", "val", "test")
@@ -181,6 +183,8 @@ class ExplorerSession:
         """Make an edit, see `bottleneck.exploring.labels_file.LabelsFile.edit`."""
         changed = self.labels_file.edit(action, value, rows)
         self.refresh()
+        if len(changed) > _MANY:
+            return_freed_memory()
         return changed
 
     def step(self, action: str) -> tuple[str, tuple[int, ...]] | None:

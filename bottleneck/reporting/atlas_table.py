@@ -1,6 +1,5 @@
 """Export features for programs that show maps of images: coordinates, nearest neighbours and thumbnails."""
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from bottleneck.auditing.reduced import read_features, reduced
 from bottleneck.cache.export import ExtraColumns, expect_pyarrow, export, layout_of
@@ -23,9 +21,8 @@ from bottleneck.extraction.picture_reader import PictureReader
 from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.keys import DigestSet
-from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.images.resize import new_size
 from bottleneck.images.scan import Progress
+from bottleneck.images.small_picture import as_jpeg, fitted, without_border
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.warn import warn
@@ -33,19 +30,8 @@ from bottleneck.utils.warn import warn
 PARTS = ("map", "neighbours", "pictures")
 NEIGHBOURS = 15  # of each image
 SIDE = 96  # pixels of the longer side of a thumbnail
-_QUALITY = 80
 _BLOCK = 4096  # rows that are scaled at once
 _REPORTED = 64  # thumbnails between two reports
-_PREPROCESSING = Preprocessing(
-    resize=SIDE,
-    crop=SIDE,
-    interpolation="bicubic",
-    antialias=True,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    mode="border",
-    fast_jpeg=True,
-)
 
 
 def export_atlas(
@@ -206,7 +192,7 @@ def _neighbours_maker(found: CosineNeighbours, first: NDArray[np.intp], own: NDA
 @contextmanager
 def _thumbnails(dataset: Dataset, failures: list[Failure], progress: Progress | None) -> Iterator[ExtraColumns]:
     """Yield the maker of the column of thumbnails, which adds images that cannot be decoded to `failures`."""
-    reader = PictureReader(dataset, Loader(MemoryBudget(usual_memory()), _PREPROCESSING))
+    reader = PictureReader(dataset, Loader(MemoryBudget(usual_memory()), fitted(SIDE)))
     first = DigestSet(dataset.digests).find(dataset.digests).tolist() if len(dataset) else []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
 
@@ -233,9 +219,4 @@ def _jpeg(reader: PictureReader, row: int) -> bytes | ImageError:
     found = reader.read(row)
     if isinstance(found, ImageError):
         return found
-    width, height = new_size(*found.size, _PREPROCESSING)
-    left, top = (SIDE - width) // 2, (SIDE - height) // 2
-    buffer = io.BytesIO()
-    pixels = found.pixels[top : top + height, left : left + width]
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY)
-    return buffer.getvalue()
+    return as_jpeg(without_border(found, SIDE))

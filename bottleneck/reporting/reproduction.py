@@ -8,7 +8,7 @@ from typing import Any
 
 from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.errors import BottleneckError
-from bottleneck.finetuning.recipe import DEFAULTS
+from bottleneck.finetuning.recipe import DEFAULTS, LEARNING_RATES
 from bottleneck.images.columns import Columns
 from bottleneck.runs.run import Run
 
@@ -56,7 +56,9 @@ def _request_options(run: Run) -> str:
     """Return the options of the backbone; a weights file is named without its folder."""
     with suppress(BottleneckError, KeyError, TypeError):
         request = RecordedRequest(run.card["request"], run.path).request
-        return (replace(request, weights=request.file.name) if request.file else request).command()
+        if not request.file:
+            return request.command()
+        return f"{replace(request, weights='DEFAULT').command()} --weights {shlex.quote(request.file.name)}"
     return ""
 
 
@@ -83,8 +85,10 @@ def _fit_options(card: dict[str, Any]) -> str:
 def _tuning_options(card: dict[str, Any]) -> str:
     came_from = card.get("from") or {}
     words = ["--run", came_from["run"]] if came_from.get("run") else ["--from", "weights"]
-    for name, value in (card.get("recipe") or {}).items():
-        usual = DEFAULTS.get(name)
+    recipe = card.get("recipe") or {}
+    defaults = DEFAULTS | {"lr": LEARNING_RATES.get(str(recipe.get("optimizer", DEFAULTS["optimizer"])))}
+    for name, value in recipe.items():
+        usual = defaults.get(name)
         option = f"--{name.replace('_', '-')}"
         if value is None or value == usual or (isinstance(value, list) and not value):
             continue
