@@ -30,19 +30,23 @@ export async function step(what: "undo" | "redo"): Promise<void> {
   });
 }
 
-let before: number | null = null; // accuracy of the head that is replaced
+let awaited = false; // whether a head is being trained that the user asked for
+let before: number | null = null; // accuracy of the head that it replaces
 
 export async function refit(): Promise<void> {
   await attempt(async () => {
     before = store.state.model?.refitted ? store.state.model.accuracy : null;
     await post("/api/refit", {});
+    awaited = true;
     say("Training a head on the labels of now.");
   });
 }
 
-/** Tell the accuracy of a head that has just been trained. */
+/** Tell the accuracy of the head that the user asked for, once it is trained. */
 export function tellRefitted(): void {
   const model = store.state.model;
+  if (!awaited || store.state.tasks.refit.state === "running") return;
+  awaited = false;
   if (store.state.tasks.refit.state === "failed") return say(`No head: ${store.state.tasks.refit.error}`, true);
   if (model?.accuracy == null) return;
   const interval = model.accuracy_ci95?.map((share) => percent(share)).join(" to ");

@@ -253,6 +253,7 @@ document.addEventListener("drop", (event) => {
 
 store.on("columns", () => void card.refresh());
 store.on("state", showHeader);
+store.on("state", tellRefitted);
 store.on("state", () => followIn(store.isBusy ? OFTEN : SELDOM));
 tabs.onShow = (tab) => {
   if (tab === "findings") void findings.refresh().then(() => followIn(OFTEN)); // it may have started an audit
@@ -261,12 +262,10 @@ tabs.onShow = (tab) => {
 };
 
 async function follow(): Promise<void> {
-  const before = store.state?.tasks.refit.state;
   const revision = store.state?.revision;
   const working = store.state && store.isBusy;
   try {
     await store.refresh();
-    if (before === "running" && store.state.tasks.refit.state !== "running") tellRefitted();
     const changed = revision !== store.state.revision || working;
     if (changed && tabs.current === "findings") await findings.refresh();
     if (changed && tabs.current === "next") await suggestions.refresh();
