@@ -31,7 +31,7 @@ from tests.conftest import SHARED
 from tests.variants import each
 
 ALL = bool(os.environ.get("BOTTLENECK_PARITY"))
-PHOTOGRAPHS = 8 if ALL else 3
+PHOTOGRAPHS = 8 if ALL else 2
 
 # How the names of torchvision's models begin: the layer whose input is their feature.
 CLASSIFIERS = {

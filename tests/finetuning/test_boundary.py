@@ -84,7 +84,6 @@ def assert_clean(network):
         ("convnext_tiny", "features.7.2", "features.7.1", 32),
         ("shufflenet_v2_x0_5", "conv5", "stage4", 64),
         ("regnet_y_400mf", "trunk_output.block4", "trunk_output.block3", 64),
-        ("vit_b_16", "encoder.layers.encoder_layer_11", "encoder.layers.encoder_layer_10", 32),
         ("timm/resnetv2_50", "stages.3.blocks.2", "stages.3.blocks.1", 32),
     ],
 )

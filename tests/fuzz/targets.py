@@ -39,7 +39,7 @@ _RANDOM = ("tiff-fax",) if _LIBTIFF < (4, 7, 2) else ()
 
 
 class Images(Target):
-    name, cases, short = "images", 200_000, 12_000
+    name, cases, short = "images", 200_000, 7000
 
     @cached_property
     def seeds(self) -> dict[str, bytes]:
@@ -87,7 +87,7 @@ def _room(size: int) -> Iterator[None]:
 class Shards(Target):
     """Shards under the name of their bytes, which must be parsed with care, and every fifth under its old name."""
 
-    name, short = "shards", 3000
+    name, short = "shards", 1800
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -155,7 +155,7 @@ class Shards(Target):
 
 
 class Tables(Target):
-    name, short = "csv", 5000
+    name, short = "csv", 3000
 
     @cached_property
     def seeds(self) -> dict[str, bytes]:
@@ -189,7 +189,7 @@ class Tables(Target):
 class Memos(Target):
     """Databases and sealed files: whatever is read from them is what was written."""
 
-    name, short = "sqlite", 4000
+    name, short = "sqlite", 2400
 
     @cached_property
     def _values(self) -> dict[bytes, bytes]:

@@ -48,7 +48,7 @@ _ACCEPTED = "accepted"
 class Json(Target):
     """Every JSON file of a cache and of runs, each where its reader looks for it."""
 
-    name, short = "json", 2500
+    name, short = "json", 1500
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -134,7 +134,7 @@ class Json(Target):
 class Safetensors(Target):
     """Heads of every form, what runs know of their images, checkpoints, and weights of networks."""
 
-    name, short = "safetensors", 2500
+    name, short = "safetensors", 1500
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -205,7 +205,7 @@ class Safetensors(Target):
 class Weights(Target):
     """What ``torch.save`` writes: archives, and the files of old versions."""
 
-    name, short = "weights", 2000
+    name, short = "weights", 1200
 
     @cached_property
     def seeds(self) -> dict[str, bytes]:
