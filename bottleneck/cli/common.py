@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import sys
 import time
 import warnings
@@ -53,6 +54,7 @@ def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
         def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
             as_json = kwargs["as_json"]
             with data_on_stdout(as_json), printed_errors(debug=debug, as_json=as_json):
+                _expect_current_folder()
                 body(*args, **kwargs)
 
         make: Callable[[Command], click.Command] = click.command(name, **settings)
@@ -61,6 +63,16 @@ def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
         return made
 
     return decorate
+
+
+def _expect_current_folder() -> None:
+    """Check that the current folder was not deleted: libraries do not survive being loaded there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise errors.BottleneckError(
+            "expected a current folder, found that it was deleted: change to another one"
+        ) from error
 
 
 def _common_options() -> list[click.Option]:

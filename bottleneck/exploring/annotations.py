@@ -1,5 +1,6 @@
 """Labels, exclusions and tags of images while they are edited, with undo and redo. Nothing is on disk here."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from bottleneck.utils.text import counted, is_unicode, normal
 ACTIONS = ("label", "exclude", "include", "tag", "untag")
 _LONGEST = 200  # characters of a label or tag
 _MOST_TAGS = 50  # of one image
+_CONTROLS = {"Cc", "Zl", "Zp"}  # of Unicode: control characters and ends of lines
+_INVISIBLE = {"Cf", "Zs"}
 _SEPARATOR = ";"  # of tags in a table
 
 State = tuple[str | None, bool, tuple[str, ...]]  # label, excluded, tags
@@ -64,7 +67,8 @@ class Edit:
 
 def _name(action: str, value: object) -> str:
     name = normal(value.strip()) if isinstance(value, str) and is_unicode(value) else ""
-    if not name or len(name) > _LONGEST or any(char < " " or char in "\x7f\x85\u2028\u2029" for char in name):
+    kinds = {unicodedata.category(char) for char in name}
+    if not kinds - _INVISIBLE or kinds & _CONTROLS or len(name) > _LONGEST:
         raise ImagesError(f"expected a {action.removeprefix('un')} of 1 to {_LONGEST} characters on one line")
     if action != "label" and _SEPARATOR in name:
         raise ImagesError(f"expected a tag without {_SEPARATOR}, got {name!r:.50}")

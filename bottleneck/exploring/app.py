@@ -1,8 +1,8 @@
 """The web application: what each address of the explorer answers."""
 
+import re
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from bottleneck.exploring.session import ExplorerSession
 STATIC = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _MOST_BUDGET = 1000
+_DIGEST = re.compile("[0-9a-f]{64}")
 _BLOCK = 4096  # digests in one answer
 _REVALIDATED = {"Cache-Control": "private, no-cache"}
 _FOR_AN_HOUR = {"Cache-Control": "private, max-age=3600"}
@@ -161,10 +162,7 @@ class _Site:
 
     def picture(self, request: Request) -> Answer:
         text = request.path_params["digest"]
-        row = -1
-        if len(text) == 64:
-            with suppress(ValueError):
-                row = self._session.row_of(bytes.fromhex(text))
+        row = self._session.row_of(bytes.fromhex(text)) if _DIGEST.fullmatch(text) else -1
         if row < 0:
             raise _missing("image")
         size = self._size(request, pictures.SIZES)

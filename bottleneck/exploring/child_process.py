@@ -135,7 +135,7 @@ class ChildService:
 
 def _serve(there: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(BrokenPipeError, EOFError):
+    with suppress(OSError, EOFError):  # the other process has ended
         make, arguments = there.recv()
         function = None
         while True:
@@ -191,7 +191,7 @@ def _run(there: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     with suppress(OSError, AttributeError):
         os.nice(_NICENESS)
-    with suppress(BrokenPipeError, EOFError):
+    with suppress(OSError, EOFError):
         function, arguments = _received(there)
         try:
             there.send(("result", function(*arguments, lambda share: there.send(("report", share)))))

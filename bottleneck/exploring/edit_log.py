@@ -67,6 +67,7 @@ class EditLog:
         OutputError
             If it cannot be written; the log is then as before.
         """
+        self._expect_in_place()
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
         try:
@@ -86,6 +87,17 @@ class EditLog:
             with suppress(OSError):
                 os.unlink(self.path)
         os.close(self._descriptor)
+
+    def _expect_in_place(self) -> None:
+        """Check that the file at the path is still the open one, so that nothing is written to a deleted file."""
+        own, found = os.fstat(self._descriptor), None
+        with suppress(OSError):
+            found = os.stat(self.path)
+        if found is None or (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino):
+            raise OutputError(
+                f"expected the log of edits in {self.path}, found that it was moved or deleted: nothing was changed. "
+                f"Put it back, or start `explore` again"
+            )
 
     def _lock(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """Edited labels on disk: a log of edits, which is the truth, and the table that is made from it."""
 
+import codecs
 import os
 import threading
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class LabelsFile:
         self.annotations = Annotations(images.labels)
         self.problem: str | None = None  # why the table could not be written
         self._table = LabelsTable(images, path)
-        self._digests = images.digests
+        self._images, self._digests = images, images.digests
         self._known = DigestSet(images.digests)
         self._lock = threading.RLock()
         found = self._read()
@@ -170,7 +171,7 @@ class LabelsFile:
         """
         other = "name another file with --labels FILE.csv"
         try:
-            data = read_whole(self.path, _LARGEST)
+            data = read_whole(self.path, _LARGEST).removeprefix(codecs.BOM_UTF8)  # spreadsheets write one
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -190,7 +191,7 @@ class LabelsFile:
     def _continue(self, found: tuple[bytes, list[dict[str, str]]] | None) -> None:
         """Replay the log, take over corrections of the table that were made by hand, and write the table."""
         entries = self._log.entries
-        known = {entry.get("csv") for entry in entries}
+        known = {csv for entry in entries if isinstance(csv := entry.get("csv"), str)}
         found_any = [self._replay(entry, number + 2) for number, entry in enumerate(entries)]
         if entries and not any(found_any):
             raise OutputError(
@@ -228,31 +229,60 @@ class LabelsFile:
             rows = [row for row in self._rows_of(entry["digests"]) if row >= 0]
             edit = Edit.checked(action, value, rows, len(self.annotations))
         except (ImagesError, TypeError, ValueError, KeyError) as error:
-            raise OutputError(f"cannot use {self._log.path}, line {line}: {error}. Name another file") from error
+            raise OutputError(
+                f"expected an edit in {self._log.path}, line {line}, found something else ({error}): name another file "
+                f"with --labels FILE.csv"
+            ) from error
         self.annotations.replay(edit)
         return bool(rows)
 
     def _by_hand(self, rows: Sequence[dict[str, str]]) -> list[Edit]:
-        """Return the edits that lead from the log's state to that of a table: other labels, and deleted rows."""
-        labels: dict[str, list[int]] = {}
+        """Return the edits that lead from the log's state to that of a table.
+
+        Raises
+        ------
+        OutputError
+            If a split or a group was changed, or a label or tag is unsuitable.
+        """
+        known = self.annotations
+        values: dict[tuple[str, str | None], list[int]] = {}
         listed = set()
         for cells, row in zip(rows, self._rows_of([cells["digest"] for cells in rows]), strict=True):
             if row < 0:
                 continue
             listed.add(row)
-            label = cells["label"].strip()
-            if label and (label != self.annotations.labels[row] or self.annotations.excluded[row]):
-                labels.setdefault(label, []).append(row)
-        known = self.annotations
+            self._expect_same_split(cells, row)
+            label = cells["label"].strip() or None
+            if label != known.labels[row] or (label and known.excluded[row]):
+                values.setdefault(("label", label), []).append(row)
+            tags = {tag.strip() for tag in cells["tagged"].split(";")} - {""}
+            for action, changed in (("tag", tags - {*known.tags[row]}), ("untag", {*known.tags[row]} - tags)):
+                for tag in sorted(changed):
+                    values.setdefault((action, tag), []).append(row)
         shown = [row for row in range(len(known)) if known.labels[row] is not None and not known.excluded[row]]
         back = [row for row in sorted(listed) if known.excluded[row]]
         gone = [row for row in shown if row not in listed]
         count = len(known)
         return [
-            *(Edit.checked("label", label, some, count) for label, some in labels.items()),
+            *(self._checked_by_hand(action, value, some) for (action, value), some in values.items()),
             *([Edit.checked("include", None, back, count)] if back else []),
             *([Edit.checked("exclude", None, gone, count)] if gone else []),
         ]
+
+    def _expect_same_split(self, cells: dict[str, str], row: int) -> None:
+        for name, own in (("split", self._images.splits[row]), ("group", self._images.groups[row] or "")):
+            if cells.get(name, own).strip() != own:
+                raise OutputError(
+                    f"expected the {name} {own!r} of {cells['path']} in {self.path}, found {cells[name]!r}: `explore` "
+                    f"takes over only other labels and tags. Undo that change, or name another file"
+                )
+
+    def _checked_by_hand(self, action: str, value: str | None, rows: list[int]) -> Edit:
+        try:
+            return Edit.checked(action, value, rows, len(self.annotations))
+        except ImagesError as error:
+            path = self._images.paths[rows[0]]
+            raise OutputError(f"cannot use the correction of {path} in {self.path}: {error}") from error
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

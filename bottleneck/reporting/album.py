@@ -109,12 +109,12 @@ class Album:
 
 def _made(loader: Loader, digest: str, paths: list[str]) -> SmallPicture | str:
     """Return a picture, from the first of its paths that has its bytes, or why there is none."""
-    key, problem = bytes.fromhex(digest), "missing: the file was not found"
+    key, problem = bytes.fromhex(digest), "missing: the file was deleted or has changed"
     for path in paths:
         try:
             found = loader.load(path, lambda read: read == key).found
         except ImageError as error:
-            problem = f"missing: {error.code}"
+            problem = "missing: the file cannot be read" if error.code == "unreadable" else f"missing: {error.code}"
             continue
         if isinstance(found, Decoded):
             pixels = without_border(found, SIDE)

@@ -10,7 +10,7 @@ from bottleneck.auditing.findings import KINDS
 from bottleneck.auditing.result import Audit
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.feature_cache import FeatureCache
-from bottleneck.errors import BottleneckError
+from bottleneck.errors import BottleneckError, MissingFeatures
 from bottleneck.extraction.thumbnails import remembered_thumbnails
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
@@ -73,10 +73,10 @@ def audit_of(
         subject = _subject(run, located.dataset, cache)
         pictures = _decodes(located.dataset, cache)
         return AuditOfRun(search(**subject, cache=cache, runs=runs, pictures=pictures, refit=False, progress=progress))
-    except (BottleneckError, KeyError, MemoryError) as error:
-        return AuditOfRun(
-            None, f"The images could not be audited ({type(error).__name__}): `bottleneck audit` says why"
-        )
+    except MissingFeatures:
+        return AuditOfRun(None, "The images were not audited, because features of some are not in the cache.")
+    except (BottleneckError, KeyError, MemoryError):
+        return AuditOfRun(None, "The images could not be audited: `bottleneck audit` says why.")
 
 
 def heading_of(kind: str) -> tuple[str, str]:

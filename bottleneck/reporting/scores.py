@@ -46,7 +46,8 @@ class Headline:
         base = self._base()
         about = f"Of {base:,} new pictures like these, about {_of(base, self.accuracy)} are classified correctly"
         if self.accuracy == 1:
-            about = f"All {counted(self.n, 'test picture')} were classified correctly"
+            noun = "picture" if self.by_folds else "test picture"
+            about = f"All {counted(self.n, noun)} were classified correctly"
         if self.low is None or self.high is None:
             return f"{about}."
         low, high = _of(base, self.low), _of(base, self.high)

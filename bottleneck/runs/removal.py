@@ -86,7 +86,7 @@ def remove_runs(
     A run is first renamed, so that nobody sees a part of one. In a folder with other files, which are kept, only the
     files of the run are deleted, its card last: a killed removal can be repeated.
     """
-    paths = list(dict.fromkeys(run_folder(runs, name) for name in names))
+    paths = list(dict.fromkeys(_named(run_folder(runs, name)) for name in names))
     for path in paths:
         _expect_run(path)
     needed = {path: tuple(_needing(path, paths, expanded(runs), cache)) for path in paths}
@@ -106,7 +106,14 @@ def remove_runs(
     ]
 
 
+def _named(path: Path) -> Path:
+    """Return a path that ends in the name of its folder, which ``.`` and ``..`` do not."""
+    return path if path.name not in ("", "..") else Path(os.path.abspath(path))
+
+
 def _expect_run(path: Path) -> None:
+    if not path.name:
+        raise RunError(f"expected a run, got {path}")
     try:
         is_run = is_run_folder(path)
     except FileNotFoundError:

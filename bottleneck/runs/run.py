@@ -263,8 +263,10 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
         ]  # of a fit that is running or was killed
         linked = [path for path in tree.links(home) if (path / "card.json").exists()]
         problems += [f"expected a run in {path}, found a link" for path in linked]
-    except OSError:
-        names = []  # there is no such folder
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise RunError(f"expected a folder of runs in {home}: {error.strerror or error}") from error
     for name in names:
         try:
             if tree.exists(home / name / "card.json"):

@@ -242,3 +242,12 @@ def test_class_names_with_brackets_are_shown_as_they_are(extracted):
     out, _ = run("fit", "--split", "60/0/40", "--head", "centroid")
     assert "[old]a" in out
     assert "[bold]b" in out
+
+
+def test_a_current_folder_that_was_deleted_is_an_error(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    out, _ = run("doctor", "--json", code=1)
+    assert "expected a current folder, found that it was deleted" in json.loads(out)["error"]["message"]

@@ -63,6 +63,8 @@ def test_names_are_normalised_and_texts_say_what_an_edit_does():
         ("label", "  ", [0]),
         ("label", "a\nb", [0]),
         ("label", "a\x1b[31m", [0]),
+        ("label", "a\u009b31m", [0]),
+        ("label", "\u202e", [0]),
         ("label", "\udcff", [0]),
         ("label", "a" * 201, [0]),
         ("label", 3, [0]),

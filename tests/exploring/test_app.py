@@ -93,6 +93,11 @@ def test_a_card_has_the_neighbours_that_numpy_computes(page, shown):
     assert sum(share for _, share in card["probabilities"]) == pytest.approx(1)
 
 
+@each("text", ["%20" * 64, "0" * 64, "A" * 64, "0" * 63])
+def test_what_is_not_the_digest_of_an_image_is_not_found(client, text):
+    assert client.get(f"/api/pictures/{text}?size=96").status_code == 404
+
+
 def test_a_picture_is_fetched_by_its_digest(client, session):
     digest = session.images.digests[3].tobytes().hex()
     answer = client.get(f"/api/pictures/{digest}?size=96")

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,66 @@ def test_corrections_by_hand_while_it_runs_are_not_overwritten(dataset):
         file.edit("label", "d", [2])
     assert TABLE.read_text() == "my notes"
     file.close()
+
+
+@each(
+    "correct, labels, tags",
+    [
+        (lambda text: text.replace(",a,", ",,", 1), [None, "a", "b", "b"], [(), (), ("x",), ()]),
+        (lambda text: text.replace(",\n", ",night; x\n", 1), None, None),
+        (lambda text: text.replace(",x\n", ",\n"), ["a", "a", "b", "b"], [(), (), (), ()]),
+        (lambda text: "\ufeff" + text, ["a", "a", "b", "b"], [(), (), ("x",), ()]),
+    ],
+)
+def test_each_kind_of_correction_by_hand_is_an_edit(correct, labels, tags):
+    for number, name in enumerate(NAMES):
+        write(Path("images") / name, photo(number))
+    file = LabelsFile(TABLE, scan("images"))
+    file.edit("tag", "x", [2])
+    TABLE.write_text(correct(TABLE.read_text()))
+    file.edit("tag", "y", [3])
+    file.edit("untag", "y", [3])
+    known = file.annotations
+    file.close()
+    assert known.labels == (labels or ["a", "a", "b", "b"])
+    assert known.tags == (tags or [("night", "x"), (), ("x",), ()])
+
+
+@each(
+    "correct, message",
+    [
+        (
+            lambda text: re.sub(",(train|val|test),", ",other,", text, count=1),
+            "expected the split '[a-z]+' of images/a/0.jpg",
+        ),
+        (
+            lambda text: text.replace(",a,", f",{'a' * 300},", 1),
+            "correction of images/a/0.jpg in labels",
+        ),
+    ],
+)
+def test_corrections_that_cannot_be_taken_over_are_refused_and_stay(correct, message):
+    for number, name in enumerate(NAMES):
+        write(Path("images") / name, photo(number))
+    file = LabelsFile(TABLE, scan("images"))
+    file.edit("tag", "x", [2])
+    by_hand = correct(TABLE.read_text())
+    TABLE.write_text(by_hand)
+    with pytest.raises(OutputError, match=message):
+        file.edit("tag", "y", [3])
+    file.close()
+    assert TABLE.read_text() == by_hand
+
+
+def test_a_log_that_was_moved_takes_no_edits(dataset):
+    file = LabelsFile(TABLE, dataset)
+    file.edit("tag", "x", [2])
+    LOG.rename("moved")
+    with pytest.raises(OutputError, match="moved or deleted: nothing was changed"):
+        file.edit("tag", "y", [3])
+    file.close()
+    assert file.annotations.tags[3] == ()
+    assert "y" not in TABLE.read_text()
 
 
 def test_corrections_by_hand_are_not_lost_if_the_process_is_killed_while_it_takes_them_over(dataset, monkeypatch):

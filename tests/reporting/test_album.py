@@ -68,7 +68,7 @@ def test_a_file_whose_bytes_have_changed_is_not_shown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [(None, "the file was not found"), (b"", "empty"), (b"no picture", "not-an-image")]
+    ("data", "reason"), [(None, "the file was deleted or has changed"), (b"", "empty"), (b"no picture", "not-an-image")]
 )
 def test_a_picture_that_cannot_be_made_says_why(data, reason, tmp_path):
     path = write(tmp_path / "a.jpg", data) if data is not None else None

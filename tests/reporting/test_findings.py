@@ -46,7 +46,7 @@ def refuses(**_):
 def test_an_audit_that_fails_leaves_a_sentence(run):
     found = audited(run, refuses)
     assert found.found is None
-    assert "CacheError" in found.remark
+    assert found.remark == "The images could not be audited: `bottleneck audit` says why."
     assert "private" not in found.remark
     assert "were not found" in audited(run, refuses, LocatedImages(Path("x"), None)).remark
 

@@ -107,7 +107,7 @@ def test_without_images_the_page_has_names(project):
     text = found.path.read_text()
     assert found.pictures == 0
     assert found.missing > 0
-    assert "missing: the file was not found" in text
+    assert "missing: the file was deleted or has changed" in text
     assert "this report has no pictures" in text
     assert Path(run.predictions[0]["path"]).name in text
 

@@ -1,6 +1,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from bottleneck.errors import RunError
 from bottleneck.runs.listing import RunFile, files_of, settings_of, size_of, summaries
 from tests.conftest import write
 from tests.runs.test_run import save
@@ -37,6 +40,12 @@ def test_what_is_not_a_run_is_not_listed(tmp_path):
     Path("runs/link").symlink_to(write(tmp_path / "away/finetune.json", b'{"version": 1}').parent)
     assert [found.name for found in summaries("runs")] == [run.name]
     assert summaries("nowhere") == []
+
+
+def test_a_file_instead_of_a_folder_of_runs_is_an_error(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RunError, match="expected a folder of runs"):
+        summaries("runs")
 
 
 def test_settings_that_are_damaged_are_empty():

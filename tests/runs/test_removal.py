@@ -81,6 +81,14 @@ def test_what_is_not_a_run_is_not_deleted_and_nothing_else_is(tmp_path, make):
     assert state(tmp_path) == before
 
 
+@each("name", [".", "..", "/", "runs/.."])
+def test_a_folder_above_is_not_a_run(name):
+    save()
+    with pytest.raises(RunError, match="expected a run"):
+        remove_runs([name], dry_run=True)
+    assert len(list(Path("runs").iterdir())) == 1
+
+
 def test_a_run_that_does_not_exist_is_an_error():
     with pytest.raises(RunError, match="found no such folder"):
         remove_runs(["nothing"])
