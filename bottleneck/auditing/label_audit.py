@@ -17,7 +17,7 @@ from bottleneck.auditing.reduced import AuditedFeatures
 from bottleneck.auditing.subject import Subject
 from bottleneck.auditing.worth import MOST_ROWS, Change, Worth, worth_of
 from bottleneck.errors import HeadError
-from bottleneck.evaluation.stats import cross_validated_interval, is_guessing
+from bottleneck.evaluation.stats import is_guessing
 from bottleneck.heads.features import Features
 from bottleneck.heads.options import HeadOptions
 
@@ -86,11 +86,9 @@ class LabelAudit:
 
     def interval(self) -> tuple[float, float]:
         """Return the 95 % interval of the cross-validated accuracy."""
-        found, groups = self.out_of_fold, self.groups
-        rows = np.flatnonzero(found.tested)
-        right = (found.probabilities[rows].argmax(axis=1) == found.codes[rows]).astype(np.float64)
-        share = 1 - 1 / self.options.folds
-        return cross_validated_interval(found.accuracy, right, [groups[row] for row in rows.tolist()], share=share)
+        found = self.out_of_fold.interval(self.groups)
+        assert found is not None  # some images are tested
+        return found
 
     @cached_property
     def is_informative(self) -> bool:

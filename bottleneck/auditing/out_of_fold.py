@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.auditing.selection import Selected, checked, problem_on_folds, select
+from bottleneck.evaluation.stats import cross_validated_interval
 from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import Family, Params
 from bottleneck.heads.features import Features
@@ -65,6 +66,20 @@ class OutOfFoldProbabilities:
         if not self.tested.any():
             return float("nan")
         return float((self.probabilities[self.tested].argmax(axis=1) == self.codes[self.tested]).mean())
+
+    def interval(self, groups: Sequence[str | None]) -> tuple[float, float] | None:
+        """Return the 95 % interval of the accuracy; None if no image is tested.
+
+        Parameters
+        ----------
+        groups : sequence of str or None, length n
+        """
+        rows = np.flatnonzero(self.tested)
+        if not len(rows):
+            return None
+        right = (self.probabilities[rows].argmax(axis=1) == self.codes[rows]).astype(np.float64)
+        share = 1 - 1 / (int(self.folds.max()) + 1)
+        return cross_validated_interval(self.accuracy, right, [groups[row] for row in rows.tolist()], share=share)
 
     @property
     def self_confidence(self) -> NDArray[np.float64]:

@@ -91,46 +91,6 @@ def interval_chart(
     return drawing([*lines, *body], width=width, height=bottom + _AXIS, title=title, description=words)
 
 
-def bar_chart(
-    rows: Sequence[ChartRow],
-    *,
-    title: str,
-    description: str | None = None,
-    percent_x: bool = False,
-    most: float | None = None,
-    width: float = WIDTH,
-) -> Markup:
-    """Return horizontal bars, which begin at 0, one in each row.
-
-    Parameters
-    ----------
-    rows : sequence of ChartRow
-        Without intervals. An estimate below 0 has no bar.
-    title : str
-    description : str, optional
-        What the chart shows, in words; by default the first and the last row.
-    percent_x : bool
-        Whether numbers are shares, from 0 to 1, which are written as percentages.
-    most : float, optional
-        The number that a bar of full width stands for; by default the largest.
-    width : float
-        Width in CSS pixels.
-
-    Returns
-    -------
-    Markup
-        An SVG element.
-    """
-    values = [row.estimate for row in rows if row.estimate is not None and is_drawable(row.estimate)]
-    if not values:
-        return nothing(title, width)
-    full = most if most else max(*values, 0.0) or 1.0
-    scale = Scale(0.0, full, 0.0, width)
-    body = _body(rows, width, percent_x, lambda row, y: _bar(row, y, scale, percent_x))
-    words = description or _words(rows, percent_x)
-    return drawing(body, width=width, height=_ROW * len(rows) + 4, title=title, description=words)
-
-
 def _body(
     rows: Iterable[ChartRow], width: float, as_percent: bool, shape: Callable[[ChartRow, float], list[Markup]]
 ) -> list[Markup]:
@@ -166,15 +126,6 @@ def _interval(row: ChartRow, y: float, scale: Scale, as_percent: bool) -> list[M
 def _grid(scale: Scale, y: float) -> list[Markup]:
     """Return the grid of one row, which leaves out the text above."""
     return [rule(scale(tick), y - 7, scale(tick), y + 7) for tick in scale.ticks(6)]
-
-
-def _bar(row: ChartRow, y: float, scale: Scale, as_percent: bool) -> list[Markup]:
-    track = element("rect", x=0, y=y - 5, width=scale.end, height=6, rx=1, fill="currentColor", fill_opacity="0.07")
-    if row.estimate is None or not is_drawable(row.estimate):
-        return [track]
-    tooltip = element("title", f"{isolated(row.label)}: {_value(row, as_percent)}")
-    ink = f"fill:{colour(5 if row.tone == 'muted' else 0)}"
-    return [track, element("rect", tooltip, x=0, y=y - 5, width=scale(row.estimate), height=6, rx=1, style=ink)]
 
 
 def _axis(scale: Scale, bottom: float, name: str, width: float, as_percent: bool) -> list[Markup]:

@@ -49,6 +49,9 @@ def explore(images: str | None, port: int | None, no_open: bool, as_json: bool, 
     with progress_bar(hidden=as_json) as progress:
         session = open_session(images, progress=progress, **options)
 
+    for remark in session.remarks:
+        say(f"note: {remark}")
+
     def started(address: str) -> None:
         if as_json:
             put_json({"url": address, "labels": str(session.labels_file.path)})

@@ -18,7 +18,7 @@ class Symptom:
     Parameters
     ----------
     name : str
-        What was looked at, such as ``torch``.
+        What was checked, such as ``torch``.
     value : str
         What was found.
     state : str

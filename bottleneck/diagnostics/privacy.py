@@ -16,7 +16,7 @@ from bottleneck.diagnostics.diagnosis import Hide
 _PATH = "<path>"
 _PUBLIC, _MARK = re.compile(r"/dev/shm(?![\w/-])"), "\0"
 _REST = r"[^\s'\"`,;:()<>]*"
-_ABSOLUTE = re.compile(rf"(?<![\w/.:<>])(?:/(?=[^\s/])|[A-Za-z]:[\\/]|\\\\(?=\w)){_REST}")
+_ABSOLUTE = re.compile(rf"(?<![\w/.<>])(?<!http:)(?<!https:)(?:/+(?=[^\s/])|[A-Za-z]:[\\/]|\\\\(?=\w)){_REST}")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Stored:
                 remedy = "Run the same `bottleneck extract` again, then `bottleneck cache gc`; check this disk."
                 yield Symptom(f"{kind}/{found.name}", text, NOTE, remedy)
         if len(stores) > _MOST_LISTED:
-            yield Symptom(kind, f"{len(stores) - _MOST_LISTED} more specs were not looked at")
+            yield Symptom(kind, f"{len(stores) - _MOST_LISTED} more specs were not checked")
 
     def _runs(self) -> Iterator[Symptom]:
         from bottleneck.errors import RunError

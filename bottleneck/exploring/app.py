@@ -148,7 +148,7 @@ class _Site:
         size = self._size(request, atlas.SIZES)
         rows = order[number * atlas.TILE : (number + 1) * atlas.TILE]
         tag = f'"{self._start}-{name}-{number}-{size}"'
-        return self._jpeg(request, lambda: self._session.atlas.tile(rows, size), tag)
+        return self._jpeg(request, lambda: self._session.atlas.tile(rows, size), tag, _REVALIDATED)
 
     def image(self, request: Request) -> Answer:
         row = _whole(request.path_params["row"], "image", len(self._session.images))
@@ -238,8 +238,10 @@ class _Site:
     def _whole_picture(self, row: int, size: int) -> bytes:
         return self._session.pictures.whole(int(self._session.first_rows[row]), size)
 
-    def _jpeg(self, request: Request, data: Callable[[], bytes], tag: str) -> Answer:
-        headers = {**_FOR_AN_HOUR, "ETag": tag}
+    def _jpeg(
+        self, request: Request, data: Callable[[], bytes], tag: str, caching: dict[str, str] = _FOR_AN_HOUR
+    ) -> Answer:
+        headers = {**caching, "ETag": tag}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         return Response(data(), media_type="image/jpeg", headers=headers)

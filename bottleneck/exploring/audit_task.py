@@ -1,13 +1,17 @@
 """The findings of an audit, as rows of the map."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bottleneck.auditing.audit import audit
 from bottleneck.auditing.findings import KINDS, Finding
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import DigestSet
+from bottleneck.utils.text import first_few
 
 Report = Callable[[float], None]
 
@@ -68,7 +72,7 @@ def find(
     Parameters
     ----------
     images : Dataset
-        Each image once, with its label of now.
+        Each image once, with its current label.
     rows : sequence of int
         Their rows on the map.
     model : str
@@ -92,6 +96,28 @@ def find(
     found = audit(images, cache=cache, runs=runs, refit=False, progress=progress, **options)
     row_of = dict(zip(images.paths, rows, strict=True))
     return Findings(tuple(_item(one, row_of) for one in found if one.path in row_of), found.remarks)
+
+
+def copies(images: Dataset, usable: Dataset, named: Callable[[str], str]) -> Iterator[dict[str, Any]]:
+    """Yield a finding for each image that several files contain.
+
+    Parameters
+    ----------
+    images : Dataset
+        Each image once.
+    usable : Dataset
+        All files.
+    named : callable
+        Returns what a path is called.
+    """
+    own = DigestSet(images.digests).find(usable.digests)
+    order = np.argsort(own, kind="stable")
+    for files in np.split(order, np.flatnonzero(np.diff(own[order])) + 1):
+        if len(files) > 1 and own[files[0]] >= 0:
+            some = [named(usable.paths[file]) for file in files.tolist()]
+            text = f"{len(files)} files have the same bytes: {first_few(some)}"
+            row = int(own[files[0]])
+            yield {"kind": "exact duplicate", "row": row, "other": None, "suggested": None, "score": 1.0, "text": text}
 
 
 def _item(found: Finding, row_of: dict[str, int]) -> dict[str, Any]:

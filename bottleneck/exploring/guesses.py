@@ -1,4 +1,4 @@
-"""What a head predicts for each image: that of a run, or one that is trained on the labels of now."""
+"""What a head predicts for each image: that of a run, or one that is trained on the current labels."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,6 @@ from bottleneck.auditing.out_of_fold import OutOfFoldProbabilities, out_of_fold_
 from bottleneck.auditing.selection import Selected
 from bottleneck.errors import HeadError
 from bottleneck.evaluation.familiarity import Familiarity, familiarity, reference_rows
-from bottleneck.evaluation.stats import cross_validated_interval
 from bottleneck.exploring.feature_rows import FeatureRows
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
@@ -194,10 +193,10 @@ def refitted(
         usual=usual,
         reduced=reduced,
         accuracy=honest.accuracy,
-        interval=_interval(honest, units, options.folds),
+        interval=honest.interval(units),
         selected=selected,
         text=f"{head} on {where}, cross-validated: each labelled image is predicted by heads that were not trained on "
-        f"it" + (f"; {counted(others, 'image')} without a label by the head of all labelled ones" if others else ""),
+        f"it" + (f"; {counted(others, 'other image')} by the head of all labelled ones" if others else ""),
     )
 
 
@@ -249,15 +248,6 @@ def _familiarity(
 ) -> Familiarity:
     some = reference_rows(labels, seed=_SEED).tolist()
     return familiarity(features[rows[some]], [labels[i] for i in some], [groups[i] for i in some], seed=_SEED)
-
-
-def _interval(honest: OutOfFoldProbabilities, groups: Sequence[str | None], folds: int) -> tuple[float, float] | None:
-    tested = np.flatnonzero(honest.tested)
-    if not len(tested):
-        return None
-    right = (honest.probabilities[tested].argmax(axis=1) == honest.codes[tested]).astype(np.float64)
-    units = [groups[row] for row in tested.tolist()]
-    return cross_validated_interval(honest.accuracy, right, units, share=1 - 1 / folds)
 
 
 def as_refitted(found: Guesses) -> Guesses:

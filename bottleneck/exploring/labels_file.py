@@ -50,9 +50,9 @@ class LabelsFile:
         self._images, self._digests = images, images.digests
         self._known = DigestSet(images.digests)
         self._lock = threading.RLock()
+        self._signature = _signature(self.path)
         found = self._read()
         self._sha256 = None if found is None else sha256_hex(found[0])  # of the table on disk
-        self._signature = _signature(self.path)
         self._log = EditLog(path.with_name(path.name + _SUFFIX))
         try:
             self._continue(found)
@@ -127,19 +127,25 @@ class LabelsFile:
         """
         if self._signature == _signature(self.path):
             return set()
+        signature = _signature(self.path)  # before the table, which may be written again while it is read
         found = self._read()
-        self._signature = _signature(self.path)
-        if found is None or sha256_hex(found[0]) == self._sha256:
-            return set()
-        self._sha256 = sha256_hex(found[0])
-        return self._make_by_hand(found[1])
+        changed: set[int] = set()
+        if found is not None and sha256_hex(found[0]) != self._sha256:
+            before, self._sha256 = self._sha256, sha256_hex(found[0])
+            try:
+                changed = self._make_by_hand(found[1])
+            except BaseException:
+                self._sha256 = before
+                raise
+        self._signature = signature
+        return changed
 
     def _make_by_hand(self, rows: Sequence[dict[str, str]]) -> set[int]:
         """Make the edits of a table that was corrected by hand.
 
         Only the last one names the table: if the process is killed before, the next one finds the rest.
         """
-        edits = self._by_hand(rows)
+        edits = [edit for edit in self._by_hand(rows) if self.annotations.changed_by(edit)]
         for number, edit in enumerate(edits, 1):
             self._make(edit, is_last=number == len(edits))
         return {row for edit in edits for row in edit.rows}
@@ -191,7 +197,7 @@ class LabelsFile:
     def _continue(self, found: tuple[bytes, list[dict[str, str]]] | None) -> None:
         """Replay the log, take over corrections of the table that were made by hand, and write the table."""
         entries = self._log.entries
-        known = {csv for entry in entries if isinstance(csv := entry.get("csv"), str)}
+        stale = entries[-1].get("csv") if entries else None  # of the table before the last edit
         found_any = [self._replay(entry, number + 2) for number, entry in enumerate(entries)]
         if entries and not any(found_any):
             raise OutputError(
@@ -201,7 +207,7 @@ class LabelsFile:
             now = self._table.to_bytes(self.annotations)
             if self._sha256 == sha256_hex(now):
                 return
-            if self._sha256 not in known:
+            if self._sha256 != stale:
                 self._make_by_hand(found[1])
         if entries or found is not None:
             self._write()
@@ -253,7 +259,7 @@ class LabelsFile:
             listed.add(row)
             self._expect_same_split(cells, row)
             label = cells["label"].strip() or None
-            if label != known.labels[row] or (label and known.excluded[row]):
+            if label != known.labels[row]:
                 values.setdefault(("label", label), []).append(row)
             tags = {tag.strip() for tag in cells["tagged"].split(";")} - {""}
             for action, changed in (("tag", tags - {*known.tags[row]}), ("untag", {*known.tags[row]} - tags)):

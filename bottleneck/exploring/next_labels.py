@@ -77,6 +77,6 @@ def _completed(best: NDArray[np.float32]) -> NDArray[np.float64]:
     return best[:, :2].astype(np.float64)
 
 
-def remaining(suggestions: Sequence[dict[str, Any]], labelled: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Return the suggestions that still have no label."""
-    return [one for one in suggestions if not labelled[one["row"]]]
+def remaining(suggestions: Sequence[dict[str, Any]], done: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Return the suggestions that have neither a label nor been excluded since."""
+    return [one for one in suggestions if not done[one["row"]]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottleneck.auditing.subject import Subject, subject_of
-from bottleneck.errors import BottleneckError, OutputError
+from bottleneck.errors import BottleneckError, OutputError, RunError
 from bottleneck.exploring.child_process import in_child
 from bottleneck.exploring.projection import INSTALL
 from bottleneck.exploring.session import ExplorerSession, name_of
@@ -90,13 +90,17 @@ def open_session(
         columns=Columns(path_column, label_column, split_column, group_column),
         progress=progress,
     )
-    own = chosen if chosen is not None and _is_of(chosen, subject) else None
+    if chosen is not None and not _is_of(chosen, subject):
+        raise RunError(
+            f"expected features that the head of {chosen.name} can predict, found {subject.cached.store.short_name}: "
+            f"leave out --model, or --run"
+        )
     place = labels_path(subject) if labels is None else expanded(labels)
     if place.suffix.lower() != ".csv":
         raise OutputError(f"expected a table FILE.csv for the labels, got {place}")
     return ExplorerSession(
         subject,
-        run=own,
+        run=chosen,
         labels=place,
         cache=expanded(cache).absolute(),  # work in the background may outlast the current folder
         runs=expanded(runs).absolute(),

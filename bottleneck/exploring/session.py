@@ -29,9 +29,11 @@ from bottleneck.exploring.next_labels import next_rows, remaining
 from bottleneck.exploring.pictures import Pictures
 from bottleneck.exploring.searching import PictureEmbedder
 from bottleneck.exploring.tasks import READY, RUNNING, BackgroundTask, Report
-from bottleneck.images.dataset import Dataset
+from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.keys import DigestSet
+from bottleneck.prediction.predict import THRESHOLD
 from bottleneck.runs.run import Run
+from bottleneck.utils.text import counted
 
 _IN_FULL = 6 << 20  # numbers of a table of features that a head is trained on; larger ones are reduced
 _IN_THREAD = 4 << 20  # of those that are used in this process, so that it stays small
@@ -82,7 +84,7 @@ class ExplorerSession:
         self.subject, self.run, self.cache, self.runs, self._run_child = subject, run, cache, runs, run_child
         usable = subject.cached.usable
         self.first_rows: NDArray[np.intp] = usable.first_rows()
-        self.images: Dataset = usable.subset(self.first_rows.tolist())
+        self.images: Dataset = _without_ambiguous(usable, self.first_rows)
         self.store = subject.cached.store
         self.title = name_of(self.images.source)
         self.labels_file = LabelsFile(labels, self.images)
@@ -116,7 +118,7 @@ class ExplorerSession:
 
     @property
     def annotations(self) -> Any:
-        """The labels, exclusions and tags of now, see `bottleneck.exploring.annotations.Annotations`."""
+        """The current labels, exclusions and tags, see `bottleneck.exploring.annotations.Annotations`."""
         return self.labels_file.annotations
 
     @property
@@ -136,6 +138,13 @@ class ExplorerSession:
     def row_of(self, digest: bytes) -> int:
         """Return the row of a digest of 32 bytes; -1 if it is not in the dataset."""
         return int(self._row_of.find(np.frombuffer(digest, np.uint8)[None])[0])
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What limits what is shown."""
+        ambiguous = int(self.subject.ambiguous.sum())
+        several = f"{counted(ambiguous, 'image')} with several labels: shown without a label, as `fit` leaves them out"
+        return (*self.subject.remarks, *([several] if ambiguous else []))
 
     def start(self) -> None:
         """Start to make maps and predictions."""
@@ -172,6 +181,7 @@ class ExplorerSession:
             "tasks": {name: task.to_json() for name, task in self.tasks.items()},
             "edits": self.labels_file.to_json(),
             "model": None if self.guesses is None else self.guesses.to_json(),
+            "unfamiliar_at": THRESHOLD,
         }
 
     def column(self, name: str) -> MapColumn | None:
@@ -199,7 +209,7 @@ class ExplorerSession:
         return self._revision
 
     def refit(self) -> None:
-        """Start to train a head on the labels of now."""
+        """Start to train a head on the current labels."""
         self._asked = True
         self.tasks["refit"].start()
 
@@ -207,7 +217,7 @@ class ExplorerSession:
         """Return what to label next; start the task if nothing was suggested yet, or too little is left."""
         task, known = self.tasks["suggestions"], self.annotations
         labelled = self._is_labelled()
-        left = remaining(self._suggested, labelled)
+        left = remaining(self._suggested, labelled | known.excluded)
         candidates = int((~labelled & ~known.excluded).sum())
         spent = task.state == READY and len(left) < min(budget, candidates) and len(left) < len(self._suggested) / 2
         if (spent or budget > self._budget) and task.state != RUNNING:
@@ -304,7 +314,7 @@ class ExplorerSession:
         known = self.annotations
         rows = np.flatnonzero(~known.excluded).tolist()
         images = replace(self.images, labels=tuple(known.labels)).subset(rows)
-        self.findings = self._run_child(
+        found: Findings = self._run_child(
             audit_task.find,
             images,
             rows,
@@ -314,6 +324,8 @@ class ExplorerSession:
             self.runs,
             report=report,
         )
+        several = audit_task.copies(self.images, self.subject.cached.usable, self._shown)
+        self.findings = replace(found, items=(*found.items, *several))
 
     def _suggest(self, report: Report) -> None:
         labelled, guesses = self._is_labelled(), self.guesses
@@ -337,7 +349,10 @@ class ExplorerSession:
 
     def file_of(self, row: int) -> str:
         """Return the path of an image, below the folder of the dataset if possible, for people."""
-        path = os.path.abspath(self.images.paths[row])
+        return self._shown(self.images.paths[row])
+
+    def _shown(self, path: str) -> str:
+        path = os.path.abspath(path)
         home = os.path.abspath(self.images.source)
         home = home if os.path.isdir(home) else os.path.dirname(home)
         return os.path.relpath(path, home) if path.startswith(os.path.join(home, "")) else path
@@ -348,8 +363,18 @@ def name_of(source: Path) -> str:
     return (source.name if source.is_dir() else source.stem) or "images"
 
 
+def _without_ambiguous(usable: Dataset, rows: NDArray[np.intp]) -> Dataset:
+    """Return each image once; one that is there with several labels has none, because `fit` leaves it out."""
+    ambiguous, images = two_labels(usable), usable.subset(rows.tolist())
+    labels = [
+        None if digest.tobytes() in ambiguous else label
+        for digest, label in zip(images.digests, images.labels, strict=True)
+    ]
+    return replace(images, labels=tuple(labels)) if ambiguous else images
+
+
 def _errors(labels: list[str | None], guesses: Guesses) -> MapColumn:
-    """Return whether each prediction is the label of now."""
+    """Return whether each prediction is the current label."""
     index: dict[str | None, int] = {name: code for code, name in enumerate(guesses.classes)}
     codes = np.fromiter((index.get(label, NONE) for label in labels), np.uint16, len(labels))
     wrong = (codes != guesses.best[:, 0]).astype(np.uint16)

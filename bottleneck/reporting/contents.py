@@ -16,7 +16,7 @@ from bottleneck.reporting.confidence import answer_levels, coverage_figure, reli
 from bottleneck.reporting.evidence import RunEvidence
 from bottleneck.reporting.findings import clean_kinds, heading_of
 from bottleneck.reporting.located import LocatedImages
-from bottleneck.reporting.matrix import MatrixCell, MatrixView, matrix_view
+from bottleneck.reporting.matrix import OPENED, MatrixCell, MatrixView, matrix_view
 from bottleneck.reporting.reproduction import reproduction
 from bottleneck.reporting.scores import accuracies_figure, cautions, headline, out_of_fold
 from bottleneck.reporting.shots import Shot, ShotMaker
@@ -24,7 +24,6 @@ from bottleneck.reporting.training import epochs_view, search_view
 
 FINDINGS = 12  # of each kind
 LEAKS = 8  # pairs
-_OPENED = 24  # pictures of a cell of the confusion matrix
 _FAILURES = 5  # names of images that cannot be used, of each reason
 
 
@@ -86,7 +85,7 @@ def _wanted(found: RunEvidence, matrix: MatrixView) -> Iterator[list[str]]:
     similar = (found.located.digest(other.path) for one in findings for other in one.similar)
     yield [digest for digest in similar if digest]
     groups = [[one.digest for one in matrix.images_of(cell, found.tested)] for cell in matrix.opened]
-    yield list(in_turn(groups, _OPENED))
+    yield list(in_turn(groups, OPENED))
 
 
 def _subject(found: RunEvidence) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class RunEvidence:
 
 
 def evidence_of(run: Run, *, cache: Path, runs: Path, audit: bool, progress: Progress | None) -> RunEvidence:
-    """Read and compute all that a report of a run shows; what cannot be had is explained by a remark."""
+    """Read and compute all that a report of a run shows; what is missing is explained by a remark."""
     located = locate(run, cache, runs, progress)
     tested = held_out_images(run, _store(cache, spec_of(run.card)))
     mistakes, uncertain = tested.mistakes()[:MISTAKES], tested.uncertain()[:UNCERTAIN]

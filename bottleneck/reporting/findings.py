@@ -1,4 +1,4 @@
-"""What an audit says of the images of a run, for a page."""
+"""The findings of an audit of the images of a run, for a page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -49,8 +49,9 @@ class LocatedImages:
 
     def digest(self, path: str) -> str | None:
         """Return the digest of the image at a path, which another command may have recorded in another folder."""
-        parts = PurePath(os.path.abspath(path)).parts
-        named = (PurePath(*parts[start:]).as_posix() for start in range(len(parts)))
+        parts, home = PurePath(os.path.abspath(path)).parts, self.source.name
+        below = (place + 1 for place, part in enumerate(parts[:-1]) if part == home)  # the folder may have moved
+        named = (PurePath(*parts[start:]).as_posix() for start in (0, *below))
         return next((self._digest_of[name] for name in named if name in self._digest_of), None)
 
     def name(self, digest: str) -> str:

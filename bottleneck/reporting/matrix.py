@@ -9,7 +9,7 @@ from bottleneck.reporting.held_out import Cell, HeldOutImage, HeldOutImages
 
 TABLE_CLASSES = 30  # with more, a table is not readable
 PAIRS = 20
-_OPENED = 24  # images of a cell, at most
+OPENED = 24  # images of a cell, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class MatrixView:
 
     def images_of(self, cell: MatrixCell, tested: HeldOutImages) -> Sequence[HeldOutImage]:
         """Return the images of a cell that are shown, the most confident prediction first."""
-        return tested.cells.get((cell.label, cell.predicted), [])[:_OPENED]
+        return tested.cells.get((cell.label, cell.predicted), [])[:OPENED]
 
 
 def matrix_view(classes: Sequence[str], tested: HeldOutImages) -> MatrixView:

@@ -68,7 +68,7 @@ def _fit_options(card: dict[str, Any]) -> str:
     if not data.get("split_given") and data.get("shares", _SHARES) != _SHARES:
         words += ["--split", data["shares"]]
     if search.get("C"):
-        words += ["--C", ",".join(f"{value:g}" for value in search["C"])]
+        words += ["--C", ",".join(repr(value).removesuffix(".0") for value in search["C"])]
     for name, usual in _USUAL.items():
         if search.get(name, usual) != usual:
             words += [_OPTION.get(name, f"--{name}"), str(search[name])]
@@ -84,7 +84,7 @@ def _fit_options(card: dict[str, Any]) -> str:
 
 def _tuning_options(card: dict[str, Any]) -> str:
     came_from = card.get("from") or {}
-    words = ["--run", came_from["run"]] if came_from.get("run") else ["--from", "weights"]
+    words = ["--run", came_from["run"]] if came_from.get("run") else ["--from", "weights", "--model", card["model"]]
     recipe = card.get("recipe") or {}
     defaults = DEFAULTS | {"lr": LEARNING_RATES.get(str(recipe.get("optimizer", DEFAULTS["optimizer"])))}
     for name, value in recipe.items():

@@ -12,7 +12,7 @@ from bottleneck.utils.text import counted
 if TYPE_CHECKING:  # commands that show scores would import more than they need
     from bottleneck.runs.run import Run
 
-_BASES = (100, 1000, 10_000)  # pictures that the accuracy is told of
+_BASES = (100, 1000, 10_000)  # pictures of which a sentence gives the number that is right
 _FEWEST_ERRORS = 1.0  # among them, so that rounding hides no difference
 _CROSS = "cross-validation"
 

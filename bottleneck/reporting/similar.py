@@ -33,6 +33,7 @@ class SimilarTraining:
     cosine: float
 
 
+@single_threaded_blas()
 def nearest_training(
     store: Store, head: Head, digests: Sequence[str], training: Digests, k: int = NEAREST
 ) -> dict[str, tuple[SimilarTraining, ...]]:
@@ -79,14 +80,12 @@ def _seen(head: Head, features: Features) -> Features:
     return unit_rows(((rows - head.mean) / head.scale).astype(np.float32))
 
 
-@single_threaded_blas()
 def _merged(
     found: NDArray[np.float32], places: NDArray[np.intp], cosines: NDArray[np.float32], rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Return the best of the similarities ``(q, b)`` of a block and those so far ``(q, k)``; ties by row."""
     k = cosines.shape[1]
-    kept = np.argpartition(-found, k - 1, axis=1)[:, :k] if found.shape[1] > k else np.arange(found.shape[1])[None]
-    kept = np.broadcast_to(kept, (len(found), kept.shape[1]))
+    kept = np.argsort(-found, axis=1, kind="stable")[:, :k]
     every = np.concatenate([cosines, np.take_along_axis(found, kept, axis=1)], axis=1)
     which = np.concatenate([rows, places[kept]], axis=1)
     order = np.lexsort((which, -every), axis=1)[:, :k]

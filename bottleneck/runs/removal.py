@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,12 @@ def remove_runs(
     if not force:
         _refuse(needed)
     sizes = {path: size_of(path) for path in paths}
-    left = {path: _deleted(path, dry_run) for path in reversed(paths)}
+    with ExitStack() as locks:  # all of them first, so that none is deleted if one is in use
+        for path in () if dry_run else paths:
+            if not (path / "card.json").exists():
+                locks.enter_context(locked(path))
+        aside = {path: _put_aside(path, dry_run) for path in reversed(paths)}
+    left = {path: _deleted(path, found) for path, found in aside.items()}
     return [
         RemovedRun(
             name=path.name,
@@ -181,20 +186,27 @@ def _begins_with(unfinished: Path, path: Path) -> bool:
     return False
 
 
-def _deleted(path: Path, dry_run: bool) -> Sweep:
-    """Delete a run as far as its files are ours."""
+def _put_aside(path: Path, dry_run: bool) -> Sweep | Path:
+    """Rename a run that is deleted as a whole; delete of another what is ours, and return what was left."""
     tree = Tree.above(path, 1)
     try:
         rehearsed = delete(tree, path, RUN_LAYOUT, dry_run=True)
         if dry_run:
             return rehearsed
-        with nullcontext() if tree.exists(path / "card.json") else locked(path):
-            if rehearsed.left:
-                return delete(tree, path, RUN_LAYOUT)
-            renamed = tree.rename(path, temporary_path(path))
-            tree.sync(path.parent)
-        return delete(tree, renamed, RUN_LAYOUT)
-    except BottleneckError:
-        raise
+        if rehearsed.left:
+            return delete(tree, path, RUN_LAYOUT)
+        renamed = tree.rename(path, temporary_path(path))
+        tree.sync(path.parent)
+        return renamed
+    except OSError as error:
+        raise RunError(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def _deleted(path: Path, aside: Sweep | Path) -> Sweep:
+    """Delete a run that was renamed, and return what was left of it."""
+    if isinstance(aside, Sweep):
+        return aside
+    try:
+        return delete(Tree.above(aside, 1), aside, RUN_LAYOUT)
     except OSError as error:
         raise RunError(f"cannot delete {path}: {error.strerror or error}") from error

@@ -6,7 +6,7 @@ import pytest
 from bottleneck.charts.heatmap import heatmap
 from bottleneck.charts.line import MarkedPoint, Series, line_chart
 from bottleneck.charts.reliability import ReliabilityBin, reliability_chart
-from bottleneck.charts.rows import ChartRow, bar_chart, interval_chart
+from bottleneck.charts.rows import ChartRow, interval_chart
 from bottleneck.charts.scatter import ScatterPoint, scatter_chart
 from bottleneck.images.scan import scan
 from tests.browser import needs_chromium, overflow, serious_faults
@@ -33,7 +33,6 @@ CHARTS = {
         [Series("a", [0, 123_456_789], [-1e6, 2e6])], title="t", x_label=LONG, y_label=LONG, percent_y=False
     ),
     "intervals": interval_chart(ROWS, title="t", x_label="accuracy"),
-    "bars": bar_chart(ROWS, title="t"),
     "points": scatter_chart(
         [ScatterPoint(name, 10.0**i, 0.9 + 0.01 * i, True) for i, name in enumerate(NAMES)],
         title="t",

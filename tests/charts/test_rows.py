@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bottleneck.charts.rows import ChartRow, bar_chart, interval_chart
+from bottleneck.charts.rows import ChartRow, interval_chart
 from tests.charts.svg import all_of, checked, names, numbers, texts, tooltips
 
 ROWS = [
@@ -54,29 +54,10 @@ def test_a_long_label_is_shortened_and_whole_in_its_tooltip():
     assert "x" * 200 not in texts(root)
 
 
-def test_bars_begin_at_zero_and_end_at_their_number():
-    root = checked(
-        bar_chart([ChartRow(label="a", estimate=20), ChartRow(label="b", estimate=80)], title="t", width=400)
-    )
-    bars = [float(one.attrib["width"]) for one in all_of(root, "rect") if "style" in one.attrib]
-
-    assert bars == [100, 400]
-    assert "a: 20" in tooltips(root)
-
-
-def test_a_full_bar_can_stand_for_a_given_number():
-    root = checked(bar_chart([ChartRow(label="a", estimate=0.5)], title="t", percent_x=True, most=1.0, width=400))
-
-    assert [one.attrib["width"] for one in all_of(root, "rect") if "style" in one.attrib] == ["200"]
-    assert "50.0%" in texts(root)
-
-
 def test_without_data_they_say_so():
     assert "no data to show" in texts(checked(interval_chart(ROWS[3:], **_NAMES)))
-    assert "no data to show" in texts(checked(bar_chart([], title="t")))
 
 
 @given(st.lists(rows, max_size=4), names, st.booleans(), numbers)
 def test_any_numbers_and_names_make_a_chart(made, name, as_percent, reference):
     checked(interval_chart(made, title=name, x_label=name, percent_x=as_percent, reference=reference))
-    checked(bar_chart(made, title=name, percent_x=as_percent))

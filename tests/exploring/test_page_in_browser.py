@@ -111,7 +111,7 @@ def test_the_lasso_selects_the_images_inside_of_it(page: Any, session: ExplorerS
 
     page.locator("#selected-count", has_text=f"{inside} images").wait_for()
     assert 10 < inside < 70
-    assert page.locator(".cell").count() == min(inside, page.locator(".cell").count())
+    assert 0 < page.locator(".cell").count() <= inside
 
 
 def test_the_neighbours_on_a_card_are_those_that_numpy_computes(page: Any, session: ExplorerSession) -> None:
@@ -130,6 +130,8 @@ def test_labels_are_edited_undone_and_redone_by_the_keyboard_alone(page: Any, se
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.locator("#panel-image .path").wait_for()
+    page.locator("#selected-count", has_text="1 image").wait_for()  # what is opened is selected alone
+    page.keyboard.press("a")
     page.keyboard.press("r")
     page.keyboard.type("wasp")
     page.keyboard.press("Enter")

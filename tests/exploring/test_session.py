@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from bottleneck.errors import MissingFeatures, OutputError
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.errors import BottleneckWarning, MissingFeatures, OutputError, RunError
 from bottleneck.exploring import session as sessions
 from bottleneck.fitting.fit import fit
 from tests.auditing.conftest import cache_features
+from tests.conftest import photo
 from tests.exploring.conftest import FEATURES, NAMES
 
 
@@ -36,7 +40,7 @@ def test_without_labels_there_are_no_columns_that_need_them(spec, explored):
     session.refit()
     session.tasks["refit"].wait()
     assert {"label", "prediction", "error", "confidence"} <= set(names(session))
-    assert "10 images without a label" in session.state()["model"]["text"]
+    assert "10 other images by the head" in session.state()["model"]["text"]
     error = session.column("error").data
     assert set(error[10:].tolist()) == {65535}
 
@@ -55,7 +59,32 @@ def test_the_head_of_a_run_predicts_and_it_is_said_what_it_was_trained_on(images
     session.refit()
     session.tasks["refit"].wait()
     assert session.state()["model"]["refitted"]
-    assert "trained on" in session.state()["model"]["text"]
+    assert "cross-validated: each labelled image" in session.state()["model"]["text"]
+
+
+def test_an_image_with_two_labels_has_none_and_copies_are_findings(spec, explored):
+    pictures = [photo(number) for number in (*range(1000, 1080), 1000, 1001)]
+    made = FEATURES[[*range(len(NAMES)), 0, 1]]
+    with pytest.warns(BottleneckWarning, match="one image with two labels"):
+        cache_features(spec, [*NAMES, "bee/copy.jpg", "ant/copy.jpg"], made, pictures)
+    session = ready(explored())
+    several = session.images.paths.index("images/ant/000.jpg")
+    assert session.annotations.labels[several] is None
+    assert any("1 image with several labels" in remark for remark in session.remarks)
+    session.tasks["audit"].start()
+    session.tasks["audit"].wait()
+    exact = [one for one in session.findings.items if one["kind"] == "exact duplicate"]
+    assert [one["text"] for one in exact if one["row"] != several] == [
+        "2 files have the same bytes: ant/001.jpg, ant/copy.jpg"
+    ]
+
+
+def test_features_that_the_head_of_a_run_cannot_predict_are_an_error(images, spec, explored):
+    run = fit("images", C=1.0)
+    other = replace(spec, layer="other:input")
+    cache_features(other, NAMES, FEATURES)
+    with pytest.raises(RunError, match="leave out --model"):
+        explored("images", run=run.name, model=FeatureCache("cache").store(other).name)
 
 
 def test_predictions_are_out_of_fold(session):

@@ -3,6 +3,7 @@
 import { showPicture } from "./digests";
 import { button, byId, h, name, percent, put } from "./dom";
 import { edit, readCard } from "./edits";
+import { store } from "./store";
 import type { Card, Neighbour, SearchResult } from "./types";
 
 export class CardPanel {
@@ -125,8 +126,9 @@ function probabilities(found: [string, number][], label: string | null = null): 
 
 function familiarity(share: number | null): HTMLElement | null {
   if (share === null) return null;
-  const text = share < 0.05 ? "unlike the training images: the prediction may mean nothing" : "like the training images";
-  return h("p", { class: share < 0.05 ? "problem" : "quiet" }, `Familiarity ${share.toFixed(3)}: ${text}.`);
+  const isUnusual = share <= store.state.unfamiliar_at;
+  const text = isUnusual ? "unlike the training images: the prediction may mean nothing" : "like the training images";
+  return h("p", { class: isUnusual ? "problem" : "quiet" }, `Familiarity ${share.toFixed(3)}: ${text}.`);
 }
 
 const kilobytes = (bytes: number): string => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);

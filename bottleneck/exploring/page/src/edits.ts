@@ -38,7 +38,7 @@ export async function refit(): Promise<void> {
     before = store.state.model?.refitted ? store.state.model.accuracy : null;
     await post("/api/refit", {});
     awaited = true;
-    say("Training a head on the labels of now.");
+    say("Training a head on the current labels.");
   });
 }
 

@@ -25,7 +25,7 @@ export class FindingsPanel {
       this.panel,
       ...found.kinds.map((kind) => this.kind(kind, found.findings.filter((one) => one.kind === kind.kind))),
       ...found.remarks.map((text) => h("p", { class: "quiet" }, text)),
-      h("p", {}, again, h("span", { class: "quiet" }, " with the labels of now")),
+      h("p", {}, again, h("span", { class: "quiet" }, " with the current labels")),
     );
   }
 
@@ -83,7 +83,7 @@ export class SuggestionsPanel {
     if (!found) return;
     if (found.state !== "ready") return put(this.panel, waiting("Choosing what to label next", found));
     if (!found.suggestions.length) {
-      return put(this.panel, h("p", { class: "quiet" }, "Every image has a label. Images without one are suggested here."));
+      return put(this.panel, h("p", { class: "quiet" }, `Nothing to suggest${found.text ? `: ${found.text}` : ""}.`));
     }
     const rows = found.suggestions.map((one) => one.row);
     put(

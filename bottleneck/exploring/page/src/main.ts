@@ -26,9 +26,12 @@ const findings = new FindingsPanel(openRow);
 const suggestions = new SuggestionsPanel(openRow);
 const grid = new PictureGrid(openRow);
 
-/** Show an image: its card, and its place on the map. */
+let several: number[] = []; // the selection that one of its images was opened from
+
+/** Show an image: its card, and its place on the map. It alone is selected, so that edits are of what is seen. */
 function openRow(row: number): void {
-  if (!store.selection.includes(row)) store.select([row]);
+  if (store.selection.length > 1) several = store.selection;
+  store.select([row]);
   tabs.show("image");
   void card.show(row);
   map.hover(row);
@@ -78,6 +81,9 @@ store.on("selection", () => {
   byId("tab-selected-count").textContent = rows.length ? rows.length.toLocaleString("en") : "";
   byId("no-selection").hidden = rows.length > 0;
   byId("selection-actions").hidden = !rows.length;
+  if (rows.length !== 1) several = [];
+  byId("action-back").hidden = !several.length;
+  byId("action-back").textContent = `Back to ${several.length.toLocaleString("en")}`;
 });
 
 function setLasso(on: boolean): void {
@@ -228,6 +234,10 @@ const presses: Record<string, () => void> = {
   "action-exclude": keys.x,
   "action-tag": keys.t,
   "action-clear": clearSelection,
+  "action-back": () => {
+    store.select(several);
+    tabs.show("selected");
+  },
   "open-picture": () => byId<HTMLInputElement>("picture-file").click(),
 };
 for (const [id, press] of Object.entries(presses)) byId(id).addEventListener("click", press);

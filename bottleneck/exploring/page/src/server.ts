@@ -1,4 +1,4 @@
-// Requests to the server. A server that is gone is told once, on top of the page, until it answers again.
+// Requests to the server. While the server is gone, a banner on top of the page says so.
 
 import { byId } from "./dom";
 

@@ -29,6 +29,7 @@ export type State = {
   tasks: Record<"audit" | "refit" | "suggestions", Progress>;
   edits: { file: string; count: number; can_undo: boolean; can_redo: boolean; problem: string | null };
   model: Model | null;
+  unfamiliar_at: number;
 };
 
 export type Neighbour = { row: number; cosine: number; label: string | null };
@@ -79,7 +80,7 @@ export type Findings = Progress & {
   remarks: string[];
 };
 
-export type Suggestions = Progress & { suggestions: { row: number; text: string }[] };
+export type Suggestions = Progress & { suggestions: { row: number; text: string }[]; text: string | null };
 
 export type Action = "label" | "exclude" | "include" | "tag" | "untag";
 
