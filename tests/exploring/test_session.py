@@ -67,7 +67,8 @@ def test_an_image_with_two_labels_has_none_and_copies_are_findings(spec, explore
     made = FEATURES[[*range(len(NAMES)), 0, 1]]
     with pytest.warns(BottleneckWarning, match="one image with two labels"):
         cache_features(spec, [*NAMES, "bee/copy.jpg", "ant/copy.jpg"], made, pictures)
-    session = ready(explored())
+    with pytest.warns(BottleneckWarning, match="one image with two labels"):
+        session = ready(explored())
     several = session.images.paths.index("images/ant/000.jpg")
     assert session.annotations.labels[several] is None
     assert any("1 image with several labels" in remark for remark in session.remarks)
