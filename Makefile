@@ -10,8 +10,8 @@ OLDEST := .venv-oldest
 # Tests write thousands of small files: in memory, if there is room for 4 GB, which saves a third of the time.
 SCRATCH ?= $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4e6 { print "/dev/shm" }')
 IN_MEMORY := $(if $(SCRATCH),PYTEST_DEBUG_TEMPROOT=$(SCRATCH))
-# One process more than two cores, since some tests wait for other processes.
-WORKERS ?= 3
+# Two processes more than two cores, since some tests wait for other processes or for a browser.
+WORKERS ?= 4
 TESTS := -m pytest -n $(WORKERS) --dist worksteal
 
 # pytest and the processes that tests start reuse compiled modules, even if the environment forbids to write them.
