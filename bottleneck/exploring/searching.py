@@ -62,6 +62,13 @@ class PictureEmbedder:
             features: NDArray[np.float32] = self._engine(found.pixels[None].copy())[0]
         return features
 
+    def close(self) -> None:
+        """Close the engine, which restores torch's settings; a process that ends need not do that."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
+
     def _started(self) -> Any:
         """Return an engine of the network whose features the store has."""
         with no_collection():

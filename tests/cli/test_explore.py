@@ -67,4 +67,5 @@ def test_a_picture_that_is_searched_has_the_features_that_were_extracted(extract
     assert session.features.nearest(found, 1)[0][0] == 3
     with pytest.raises(ImageError):
         embedder(data[:200])
+    embedder.close()
     session.close()
