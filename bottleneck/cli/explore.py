@@ -9,6 +9,7 @@ from bottleneck.cli.common import check_out, command, progress_bar
 from bottleneck.cli.defaults import images_line
 from bottleneck.cli.numbers import WholeNumber
 from bottleneck.cli.output import put_json, say
+from bottleneck.cli.pages import open_in_browser
 from bottleneck.utils.gc_paused import no_collection
 
 _HEADS = ("logistic", "svm", "softmax", "ridge")
@@ -57,6 +58,6 @@ def explore(images: str | None, port: int | None, no_open: bool, as_json: bool, 
             put_json({"url": address, "labels": str(session.labels_file.path)})
         say(f"labels: {session.labels_file.path}", f"open {address}", "Ctrl-C stops the server")
         if not no_open:
-            click.launch(address)
+            open_in_browser(address)
 
     serve(session, started, port=port)

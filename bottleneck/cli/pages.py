@@ -1,13 +1,15 @@
-"""Options that name an HTML page."""
+"""Options that name an HTML page, and opening it."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
 
 from bottleneck.cli.common import check_out, write_data
-from bottleneck.cli.output import show
+from bottleneck.cli.output import say, show
 
 _ENDINGS = (".html", ".htm")
 
@@ -35,3 +37,11 @@ def write_page(path: str, page: str) -> None:
     """Write a page, and print where it is."""
     write_data(path, lambda target: target.write(page))
     show(f"page: {path}")
+
+
+def open_in_browser(address: str) -> None:
+    """Open an address or a file in the browser; without a display, say that there is none."""
+    if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        say("no browser is opened, because there is no display here")
+        return
+    click.launch(address)

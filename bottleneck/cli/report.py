@@ -7,7 +7,7 @@ import click
 from bottleneck.cli.common import at_home, command, progress_bar
 from bottleneck.cli.numbers import WholeNumber
 from bottleneck.cli.output import put_json, say
-from bottleneck.cli.pages import check_page
+from bottleneck.cli.pages import check_page, open_in_browser
 from bottleneck.utils.gc_paused import no_collection
 
 _PICTURES, _MOST_PICTURES = 400, 100_000
@@ -46,6 +46,6 @@ def report(run: str | None, out: str | None, opens: bool, no_audit: bool, as_jso
     missing = f", {found.missing} missing" if found.missing else ""
     say(f"{found.path}: {found.bytes / 1e6:.1f} MB, {found.pictures} pictures{missing}, in {found.seconds:.1f} s")
     if opens:
-        click.launch(str(found.path))
+        open_in_browser(str(found.path))
     if as_json:
         put_json(found.to_json())

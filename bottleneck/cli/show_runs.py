@@ -114,19 +114,16 @@ def _pair(pair: RunPair, letter: str, first: str) -> list[Thing]:
         ]
     which = f"the same {counted(pair.n, 'held-out image')}"
     if not pair.same_images:
-        which = (
-            f"only {counted(pair.n, 'shared held-out image')} of {pair.n_run} and {pair.n_against}, because they were "
-            f"not tested on the same images"
-        )
+        which = f"only {counted(pair.n, 'shared held-out image')} of {pair.n_run} and {pair.n_against}"
     verdicts = {"better": f"{letter} is better", "worse": f"{letter} is worse"}
     verdict = verdicts.get(pair.verdict, "the difference is not significant")
     lines: list[Thing] = [
-        f"{letter} against {first}, on {which}: accuracy {pair.accuracy:.1%} against {pair.accuracy_against:.1%}; only "
-        f"{letter} classifies {pair.only_run} correctly, only {first} {pair.only_against}; McNemar's test p = "
+        f"{letter} against {first}, on {which}: accuracy {pair.accuracy:.1%} against {pair.accuracy_against:.1%}; "
+        f"{pair.only_run} right only by {letter}, {pair.only_against} right only by {first}; McNemar's test p = "
         f"{pair.p_value:.2g}: {verdict}"
     ]
     if pair.relabelled:
-        lines.append(f"  {counted(pair.relabelled, 'image')} left out, because the labels differ")
+        lines.append(f"  {counted(pair.relabelled, 'image')} left out, because the runs have different labels for them")
     if pair.selected:
         lines.append(f"  {pair.selected} of these images selected the epoch of a fine-tuning, which favours it")
     return lines

@@ -80,6 +80,7 @@ class Guesses:
             "accuracy_ci95": None if self.interval is None else list(self.interval),
             "text": self.text,
             "refitted": self.refitted,
+            "cross_validated": self.selected is not None,
         }
 
 

@@ -84,7 +84,7 @@ def _fit_options(card: dict[str, Any]) -> str:
 
 def _tuning_options(card: dict[str, Any]) -> str:
     came_from = card.get("from") or {}
-    words = ["--run", came_from["run"]] if came_from.get("run") else ["--from", "weights", "--model", card["model"]]
+    words = ["--run", came_from["run"]] if came_from.get("run") else ["--from", "weights", *_model(card)]
     recipe = card.get("recipe") or {}
     defaults = DEFAULTS | {"lr": LEARNING_RATES.get(str(recipe.get("optimizer", DEFAULTS["optimizer"])))}
     for name, value in recipe.items():
@@ -96,6 +96,10 @@ def _tuning_options(card: dict[str, Any]) -> str:
             named = "=".join(map(str, one)) if isinstance(one, list) else str(one)
             words += [option] if one is True else [option, named]
     return shlex.join(words)
+
+
+def _model(card: dict[str, Any]) -> list[str]:
+    return ["--model", str(card["model"])] if "model" in card else []
 
 
 def _facts(card: dict[str, Any]) -> list[tuple[str, str]]:

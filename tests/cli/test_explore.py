@@ -21,6 +21,7 @@ def stopped(monkeypatch):
 
     monkeypatch.setattr("uvicorn.Server.run", interrupted)
     monkeypatch.setattr("click.launch", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
     return opened
 
 

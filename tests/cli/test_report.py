@@ -1,6 +1,7 @@
 """``bottleneck report``."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -41,8 +42,14 @@ def test_what_cannot_be_done_is_said(words, code, message, fitted):
     assert list(Path().glob("*.html")) == []
 
 
-def test_the_page_is_opened_on_request(fitted, wrap):
+def test_the_page_is_opened_on_request_if_there_is_a_display(fitted, wrap, monkeypatch):
     opened = []
     wrap(click, "launch", lambda call, address: opened.append(address))
+    monkeypatch.setenv("DISPLAY", ":0")
     run("report", "--no-audit", "--out", "page.html", "--open")
     assert opened == ["page.html"]
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    _, err = run("report", "--no-audit", "--out", "page.html", "--open")
+    assert len(opened) == 1 + (sys.platform != "linux")
+    assert "no browser is opened" in err or sys.platform != "linux"

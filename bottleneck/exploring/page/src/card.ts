@@ -74,7 +74,7 @@ export class CardPanel {
       ...(card.prediction === null ? [] : [h("h2", {}, "Prediction"), probabilities(card.probabilities, card.label)]),
       ...[familiarity(card.familiarity)].filter((one): one is HTMLElement => one !== null),
       ...card.findings.map((one) => this.finding(card.row, one)),
-      h("h2", {}, "Nearest images"),
+      h("h2", {}, "Nearest images, by cosine similarity"),
       this.neighbours(card.neighbours),
     ];
   }

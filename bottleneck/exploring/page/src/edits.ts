@@ -35,7 +35,7 @@ let before: number | null = null; // accuracy of the head that it replaces
 
 export async function refit(): Promise<void> {
   await attempt(async () => {
-    before = store.state.model?.refitted ? store.state.model.accuracy : null;
+    before = store.state.model?.cross_validated ? store.state.model.accuracy : null;
     await post("/api/refit", {});
     awaited = true;
     say("Training a head on the current labels.");
@@ -50,7 +50,9 @@ export function tellRefitted(): void {
   if (store.state.tasks.refit.state === "failed") return say(`No head: ${store.state.tasks.refit.error}`, true);
   if (model?.accuracy == null) return;
   const interval = model.accuracy_ci95?.map((share) => percent(share)).join(" to ");
-  const change = before === null ? "" : `, before ${percent(before)}`;
+  const [low, high] = model.accuracy_ci95 ?? [1, 0];
+  const doubt = before !== null && before >= low && before <= high ? ": chance may explain the difference" : "";
+  const change = before === null ? "" : `, before ${percent(before)}${doubt}`;
   say(`Accuracy ${percent(model.accuracy)}${interval ? ` (${interval})` : ""}${change}.`);
 }
 

@@ -57,7 +57,7 @@ export class FindingsPanel {
       "li",
       { class: done || isExcluded ? "done" : "" },
       picture(row, this.open),
-      other !== null && picture(other, this.open),
+      other !== null && picture(other, this.open, "most similar image"),
       h(
         "div",
         {},
@@ -99,11 +99,11 @@ export class SuggestionsPanel {
   }
 }
 
-function picture(row: number, open: (row: number) => void): HTMLElement {
-  const label = store.category("label", row) ?? "no label";
+function picture(row: number, open: (row: number) => void, what = "image"): HTMLElement {
+  const label = `${what}, ${store.category("label", row) ?? "no label"}`;
   const image = h("img", { alt: "", width: 60, height: 60 });
   showPicture(image, row, 96);
-  return h("button", { type: "button", class: "thumb", click: () => open(row), "aria-label": `open the image, ${label}`, title: label }, image);
+  return h("button", { type: "button", class: "thumb", click: () => open(row), "aria-label": `open the ${label}`, title: label }, image);
 }
 
 function waiting(text: string, task: Progress): HTMLElement {

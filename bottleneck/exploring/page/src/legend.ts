@@ -54,11 +54,14 @@ export class Legend {
     swatch.style.background = colour;
     const only = button("only", () => this.only(code), { "aria-label": `show only ${text ?? "those without"}` });
     const all = button("select", () => this.selectAll(code), { "aria-label": `select ${text ?? "those without"}` });
+    const key = store.colourBy === "label" ? store.state.classes.indexOf(text ?? "") + 1 : 0;
+    const digit = key >= 1 && key <= 9 && h("kbd", { title: `Press ${key} to label the selected images so` }, String(key));
     const title = h("span", { class: "name", title: text ?? "" }, name(text, "none"));
     return h(
       "li",
       {},
       h("label", {}, toggle, swatch, title),
+      digit,
       h("span", { class: "count" }, count.toLocaleString("en")),
       h("span", { class: "more" }, only, all),
     );

@@ -17,6 +17,7 @@ export type Model = {
   accuracy_ci95: [number, number] | null;
   text: string;
   refitted: boolean;
+  cross_validated: boolean;
 };
 
 export type State = {
