@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from bottleneck.charts.labels import isolated
@@ -62,12 +62,14 @@ def comparison_page(comparison: Comparison, options: Sequence[str] = ()) -> str:
         A whole page. It loads nothing, and what users named is text.
     """
     rows = comparison.rows
-    fit, seconds = fit_command(comparison, options), _seconds(comparison)
+    name = PurePath(comparison.source).name or comparison.source
+    public = replace(comparison, source=name)  # others may read the page, and need no folders of this machine
+    fit, seconds = fit_command(public, options), _seconds(comparison)
     cheaper = _cheaper(comparison, seconds.values)
     return page(
         "comparison.html",
         styles=("comparison.css",),
-        name=PurePath(comparison.source).name or comparison.source,
+        name=name,
         found=comparison,
         best=named(comparison.best),
         models=counted(len({row.model for row in rows}), "model"),
@@ -82,7 +84,7 @@ def comparison_page(comparison: Comparison, options: Sequence[str] = ()) -> str:
         curve_chart=comparison.curve and learning_curve_chart(comparison.curve),
         table=[_cells(row) for row in rows],
         failures=[(failure, _relative(failure.path, comparison.source)) for failure in comparison.failures[:_FAILURES]],
-        repeat=shlex.join(compare_command(comparison, options)),
+        repeat=shlex.join(compare_command(public, options)),
         fit=fit and shlex.join(fit),
     )
 

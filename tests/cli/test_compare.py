@@ -119,8 +119,8 @@ def test_the_report_is_a_page_with_the_numbers_and_commands_of_the_table(images,
     page = (tmp_path / "pages" / "board.html").read_text()
     assert out.splitlines()[-1] == "page: pages/board.html"
     assert set(numbers(out)) <= set(numbers(page))
-    assert f"bottleneck compare {images} --models resnet18@none --heads" in page
-    assert f"bottleneck fit {images} --model" in page
+    assert f"bottleneck compare {images.name} --models resnet18@none --heads" in page
+    assert f"bottleneck fit {images.name} --model" in page
     assert page.count("--seed 3") == 2
 
 

@@ -85,8 +85,8 @@ def test_the_learning_curve_is_charted_and_told():
 def test_the_commands_repeat_it_and_fit_the_best():
     text = words(comparison_page(board(), ["--cache", "a b"]))
 
-    assert "bottleneck compare /home/me/bugs --models large,small,none --heads logistic,svm,ridge --cache" in text
-    assert "bottleneck fit /home/me/bugs --model large-0123abcd --head logistic --cache &#39;a b&#39;" in text
+    assert "bottleneck compare bugs --models large,small,none --heads logistic,svm,ridge --cache" in text
+    assert "bottleneck fit bugs --model large-0123abcd --head logistic --cache &#39;a b&#39;" in text
 
 
 def test_one_row_has_no_costs_to_compare():
@@ -107,7 +107,7 @@ def test_names_are_text():
     assert "knn on &lt;i&gt; is left out" in page
 
 
-def test_only_commands_have_the_path_of_the_images():
+def test_the_page_has_no_folder_of_this_machine():
     page = comparison_page(HOSTILE)
 
-    assert page.count("/home/me/") == 2
+    assert "/home/me" not in page

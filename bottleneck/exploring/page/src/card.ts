@@ -73,7 +73,7 @@ export class CardPanel {
       ...(tags.length ? [h("p", { class: "tags" }, ...tags)] : []),
       ...(card.prediction === null ? [] : [h("h2", {}, "Prediction"), probabilities(card.probabilities, card.label)]),
       ...[familiarity(card.familiarity)].filter((one): one is HTMLElement => one !== null),
-      ...card.findings.map((one) => this.finding(card.row, one)),
+      ...card.findings.filter((one) => one.suggested === null || one.suggested !== card.label).map((one) => this.finding(card.row, one)),
       h("h2", {}, "Nearest images, by cosine similarity"),
       this.neighbours(card.neighbours),
     ];

@@ -17,6 +17,13 @@ export async function edit(action: Action, value: string | null, rows: number[])
 
 const withoutValue = (action: Action) => (action === "label" ? { value: null } : {});
 
+/** Return the class of a digit's key: the class of that name, if classes are called by digits, or else by its place. */
+export function labelOfKey(digit: number): string | undefined {
+  const { classes } = store.state;
+  const areDigits = classes.some((one) => /^[0-9]$/.test(one));
+  return areDigits ? classes.find((one) => one === String(digit)) : classes[digit - 1];
+}
+
 /** Exclude images, or include them again if all of them are excluded. */
 export async function toggleExcluded(rows: number[]): Promise<void> {
   const all = rows.length > 0 && rows.every((row) => store.category("excluded", row) === "excluded");

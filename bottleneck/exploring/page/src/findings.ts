@@ -61,7 +61,7 @@ export class FindingsPanel {
       h(
         "div",
         {},
-        h("p", {}, h("span", {}, "labelled "), name(store.category("label", row)), `: ${found.text}`),
+        h("p", {}, done ? "now labelled " : "labelled ", name(store.category("label", row)), done ? "." : `: ${found.text}`),
         h(
           "p",
           { class: "actions" },

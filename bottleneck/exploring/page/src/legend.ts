@@ -1,10 +1,12 @@
 // What the colours mean, and filters: a category is hidden by a click, numbers by their lowest and highest.
 
+import { labelOfKey } from "./edits";
 import { button, byId, counted, h, name, put } from "./dom";
 import { categoryColour, noneColour, rampStops, type Theme } from "./palette";
 import { NONE, store, type Categories, type Numbers } from "./store";
 import { bounds } from "./viewport";
 
+const DIGITS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 const MOST = 200; // categories that are listed
 
 export class Legend {
@@ -54,8 +56,8 @@ export class Legend {
     swatch.style.background = colour;
     const only = button("only", () => this.only(code), { "aria-label": `show only ${text ?? "those without"}` });
     const all = button("select", () => this.selectAll(code), { "aria-label": `select ${text ?? "those without"}` });
-    const key = store.colourBy === "label" ? store.state.classes.indexOf(text ?? "") + 1 : 0;
-    const digit = key >= 1 && key <= 9 && h("kbd", { title: `Press ${key} to label the selected images so` }, String(key));
+    const key = store.colourBy === "label" ? DIGITS.find((one) => labelOfKey(one) === text) : undefined;
+    const digit = key !== undefined && h("kbd", { title: `Press ${key} to label the selected images so` }, String(key));
     const title = h("span", { class: "name", title: text ?? "" }, name(text, "none"));
     return h(
       "li",

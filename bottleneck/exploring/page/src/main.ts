@@ -3,7 +3,7 @@
 import { CardPanel } from "./card";
 import { choose } from "./choose";
 import { button, byId, counted, h, isTyping, name, percent, put, say } from "./dom";
-import { edit, refit, step, tellRefitted, toggleExcluded } from "./edits";
+import { edit, labelOfKey, refit, step, tellRefitted, toggleExcluded } from "./edits";
 import { FindingsPanel, SuggestionsPanel } from "./findings";
 import { listen } from "./gestures";
 import { PictureGrid } from "./grid";
@@ -111,8 +111,8 @@ async function tag(): Promise<void> {
 }
 
 function labelByNumber(number: number): void {
-  const label = store.state.classes[number - 1];
-  if (label === undefined) return say(`There are only ${counted(store.state.classes.length, "class").replace("classs", "classes")}.`, true);
+  const label = labelOfKey(number);
+  if (label === undefined) return say(`No class has the key ${number}.`, true);
   void edit("label", label, store.selection);
 }
 
@@ -208,7 +208,7 @@ document.addEventListener("keydown", (event) => {
     if (!action) return;
     event.preventDefault();
     void step(action);
-  } else if (!event.altKey && /^[1-9]$/.test(key)) labelByNumber(Number(key));
+  } else if (!event.altKey && /^[0-9]$/.test(key)) labelByNumber(Number(key));
   else if (!event.altKey && keys[key]) {
     event.preventDefault();
     keys[key]();
