@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,11 +162,8 @@ def check_installed() -> None:
     BottleneckError
         If one is missing.
     """
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise BottleneckError(f"expected starlette and uvicorn, which serve the page: {INSTALL}") from error
+    if not (find_spec("starlette") and find_spec("uvicorn")):
+        raise BottleneckError(f"expected starlette and uvicorn, which serve the page: {INSTALL}")
 
 
 def serve(session: ExplorerSession, started: Callable[[str], None], *, port: int | None = None) -> None:

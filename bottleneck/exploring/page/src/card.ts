@@ -13,10 +13,6 @@ export class CardPanel {
 
   constructor(private readonly open: (row: number) => void) {}
 
-  get row(): number {
-    return this.shown;
-  }
-
   /** Show the card of a row; the page stays as it is if another is asked for meanwhile. */
   async show(row: number): Promise<void> {
     const request = ++this.request;

@@ -1,7 +1,7 @@
 // What an audit found, and what to label next, as lists with pictures.
 
 import { showPicture } from "./digests";
-import { button, byId, counted, h, name, percent, put } from "./dom";
+import { button, byId, h, name, percent, put } from "./dom";
 import { edit, toggleExcluded } from "./edits";
 import { get, post } from "./server";
 import { store } from "./store";
@@ -111,5 +111,3 @@ function waiting(text: string, task: Progress): HTMLElement {
   const done = task.progress ? `, ${percent(task.progress, 0)}` : "";
   return h("p", { class: "quiet", role: "status" }, `${text}${done} …`);
 }
-
-export const selectedText = (): string => counted(store.selection.length, "image");
