@@ -8,7 +8,7 @@ from bottleneck.charts.axes import Axes, AxisOptions, axes_of
 from bottleneck.charts.drawing import FORECAST, SMALL, WIDTH, drawing, label, legend, nothing, rule, stroke
 from bottleneck.charts.labels import isolated, width_of
 from bottleneck.charts.markup import Markup, element, number
-from bottleneck.charts.numbers import percent, plain
+from bottleneck.charts.numbers import written
 from bottleneck.charts.scales import is_drawable
 from bottleneck.charts.theme import colour, marker
 
@@ -144,10 +144,10 @@ class _Texts:
     named: bool
 
     def of(self, name: str, x: float, y: float, low: float, high: float) -> str:
-        value = _text(y, self.percent_y)
+        value = written(y, self.percent_y)
         if low != high:
-            value += f" ({_text(low, self.percent_y)} to {_text(high, self.percent_y)})"
-        return f"{f'{isolated(name)}, ' if self.named else ''}{self.x_label} {_text(x, self.percent_x)}: {value}"
+            value += f" ({written(low, self.percent_y)} to {written(high, self.percent_y)})"
+        return f"{f'{isolated(name)}, ' if self.named else ''}{self.x_label} {written(x, self.percent_x)}: {value}"
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,10 @@ class _Drawn:
 
     def words(self, percent_x: bool, percent_y: bool) -> str:
         (x, y, *_), (last_x, last_y, *_) = self.points[0], self.points[-1]
-        words = f"{isolated(self.name)}: {_text(y, percent_y)} at {_text(x, percent_x)}"
-        return words if len(self.points) == 1 else f"{words}, {_text(last_y, percent_y)} at {_text(last_x, percent_x)}"
+        words = f"{isolated(self.name)}: {written(y, percent_y)} at {written(x, percent_x)}"
+        return (
+            words if len(self.points) == 1 else f"{words}, {written(last_y, percent_y)} at {written(last_x, percent_x)}"
+        )
 
 
 def _points(series: Series, log_x: bool) -> Iterator[tuple[float, float, float, float] | None]:
@@ -230,7 +232,3 @@ def _marked(mark: MarkedPoint, axes: Axes, most: float) -> list[Markup]:
     shift = -14 if above else 20
     side = -4 if is_right else 4
     return [ring, label(mark.text, x + side, y + shift, anchor="end" if is_right else None, size=SMALL, most=room)]
-
-
-def _text(value: float, as_percent: bool) -> str:
-    return percent(value) if as_percent else plain(value)

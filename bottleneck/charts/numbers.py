@@ -14,6 +14,11 @@ def percent(value: float, decimals: int = 1) -> str:
     return _signed(f"{100 * value:.{decimals}f}%")
 
 
+def written(value: float, as_percent: bool) -> str:
+    """Return a number as text; as a percentage if it is a share."""
+    return percent(value) if as_percent else plain(value)
+
+
 def plain(value: float, decimals: int | None = None) -> str:
     """Return a number with thousands separators; very large and very small ones as powers of ten.
 

@@ -7,7 +7,7 @@ from bottleneck.charts.axes import Axes, AxisOptions, axes_of
 from bottleneck.charts.drawing import SMALL, WIDTH, drawing, label, nothing, stroke
 from bottleneck.charts.labels import isolated, shortened, width_of
 from bottleneck.charts.markup import Markup, element
-from bottleneck.charts.numbers import percent, plain
+from bottleneck.charts.numbers import plain, written
 from bottleneck.charts.scales import is_drawable
 from bottleneck.charts.theme import GROUND, colour, marker
 
@@ -87,7 +87,7 @@ def scatter_chart(
     )
     front = sorted((x, y) for point, x, y in known if point.on_front)
     places = [(point, axes.x(x), axes.y(y)) for point, x, y in known]
-    texts = [f"{isolated(one.label)}: {_height(y, percent_y)}, {x_label} {plain(x)}" for one, x, y in known]
+    texts = [f"{isolated(one.label)}: {written(y, percent_y)}, {x_label} {plain(x)}" for one, x, y in known]
     marks = [
         marker(0, x, y, 4.5, element("title", text), filled=one.on_front, ink=None if one.on_front else colour(_OTHER))
         for (one, x, y), text in zip(places, texts, strict=True)
@@ -128,7 +128,3 @@ def _labels(places: Sequence[tuple[ScatterPoint, float, float]], width: float) -
 
 def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _height(y: float, as_percent: bool) -> str:
-    return percent(y) if as_percent else plain(y)

@@ -1,10 +1,8 @@
 """The health of the cache and the runs: a quick look, without verifying checksums."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from bottleneck.diagnostics.diagnosis import NOTE, OK, WRONG, Symptom
 from bottleneck.diagnostics.probe import Probe
@@ -82,6 +80,7 @@ class Stored:
 
     def _runs(self) -> Iterator[Symptom]:
         from bottleneck.errors import RunError
+        from bottleneck.runs.listing import size_of
         from bottleneck.runs.run import load_run
 
         home = expanded(self.runs)
@@ -98,21 +97,9 @@ class Stored:
                     count += 1
             except RunError as error:
                 problems.append(str(error))
-        yield Symptom("runs", f"{counted(count, 'run')}, {shown_size(folder_size(home))}")
+        yield Symptom("runs", f"{counted(count, 'run')}, {shown_size(size_of(home))}")
         for problem in problems:
             yield Symptom("runs", problem, NOTE, "This run is ignored: fit it again, or delete it.")
-
-
-def folder_size(folder: Path) -> int:
-    """Return the bytes of all files in a folder and below; links are not followed."""
-    total = 0
-    for here, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(here, name)).st_size
-            except OSError:  # deleted since it was listed
-                continue
-    return total
 
 
 def _with_leftovers(name: str, found: str, leftovers: int) -> Symptom:

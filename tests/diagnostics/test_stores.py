@@ -5,7 +5,8 @@ import pytest
 
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.diagnostics.diagnosis import NOTE, OK, WRONG
-from bottleneck.diagnostics.stores import Stored, folder_size
+from bottleneck.diagnostics.stores import Stored
+from bottleneck.runs.listing import size_of
 from bottleneck.utils.files import TEMPORARY
 from tests.cache.numbered import add
 
@@ -85,4 +86,4 @@ def test_the_size_of_a_folder_without_what_links_lead_to(tmp_path):
     (tmp_path / "large").write_bytes(bytes(10**6))
     (tmp_path / "a" / "link").symlink_to(tmp_path / "large")
 
-    assert 1000 <= folder_size(tmp_path / "a") < 2000
+    assert 1000 <= size_of(tmp_path / "a") < 2000
